@@ -1,0 +1,67 @@
+"""Batch normalization and MLP training on NumPy and CuPy arrays.
+
+`bnkit.batch_norm` and `bnkit.BatchNorm` normalize, `bnkit.MLP` and `bnkit.fit` train, `bnkit.get_backend` chooses
+where. `bnkit.tutorial` has the names of section 6.3 of "Deep Learning from Scratch" over them.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .backend import BackendError, backend_of, backends, get_backend, use_backend
+from .batch_norm import BatchNormGrads, batch_norm, batch_norm_backward
+
+if TYPE_CHECKING:
+    from . import data, optim
+    from .layers import BatchNorm, Dropout, Linear, ReLU, Sequential, Sigmoid, Tanh
+    from .mlp import MLP
+    from .train import EarlyStopping, fit
+
+__all__ = [
+    "MLP",
+    "BackendError",
+    "BatchNorm",
+    "BatchNormGrads",
+    "Dropout",
+    "EarlyStopping",
+    "Linear",
+    "ReLU",
+    "Sequential",
+    "Sigmoid",
+    "Tanh",
+    "backend_of",
+    "backends",
+    "batch_norm",
+    "batch_norm_backward",
+    "data",
+    "fit",
+    "get_backend",
+    "optim",
+    "use_backend",
+]
+
+# Imported when first asked for, so that `import bnkit` costs little more than `import numpy` (bench/import_time.py).
+_MODULES = ("data", "experiments", "gradcheck", "measure", "optim", "testing", "tutorial")
+_HOMES = {
+    "layers": ("BatchNorm", "Dropout", "Linear", "ReLU", "Sequential", "Sigmoid", "Tanh"),
+    "mlp": ("MLP",),
+    "train": ("EarlyStopping", "fit"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f".{home}", __name__), name)
+    if name == "__version__":
+        metadata = importlib.import_module("importlib.metadata")
+        try:
+            return metadata.version("bnkit")
+        except metadata.PackageNotFoundError:  # a bare PYTHONPATH
+            return "not installed"
+    raise AttributeError(f"module 'bnkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

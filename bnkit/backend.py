@@ -1,0 +1,341 @@
+"""What a device must offer, and which one is used: the `Backend` base class, the registry, and the choice."""
+
+import contextlib
+import contextvars
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from . import reference
+from .layout import Layout, make_layout, memory_order
+
+Array = Any
+Key = tuple[int | Sequence[int], int, int]
+
+
+class BackendError(RuntimeError):
+    """A backend that was asked for is absent or cannot run; the message ends with what mends it.
+
+    `hardware` tells whether the device itself is there: then `auto` warns before it falls back.
+    """
+
+    def __init__(self, message: str, *, remedy: str, hardware: bool = False) -> None:
+        super().__init__(f"{message}; {remedy}")
+        self.remedy = remedy
+        self.hardware = hardware
+
+
+class BackendInfo(NamedTuple):
+    """A backend as `bnkit info` shows it; `details` is empty where it is not usable."""
+
+    usable: bool
+    reason: str  # why not, and the remedy
+    details: dict[str, Any]
+
+
+class Backend:
+    """Arrays of one library on one device, and the ops over them; every op falls back to `bnkit.reference`.
+
+    A subclass sets `name` and `array_module` (the top-level package of its array types), sets `xp` and `device` in
+    `__init__(device)`, which raises BackendError where it cannot run, and overrides the ops that it does measurably
+    faster. backends/README.md has the contract.
+    """
+
+    name: ClassVar[str]
+    array_module: ClassVar[str]
+    xp: Any
+    device: Any
+
+    def __init__(self, device: str | None = None) -> None:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<bnkit backend {self.key}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return get_backend, (self.key,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Backend":
+        return self
+
+    @property
+    def key(self) -> str:
+        """The name that `get_backend` answers with this very backend."""
+        return self.name
+
+    @classmethod
+    def owns(cls, array_type: type) -> bool:
+        """Whether arrays of this type are this backend's."""
+        return cls.array_module in {base.__module__.partition(".")[0] for base in array_type.__mro__}
+
+    @classmethod
+    def key_of(cls, array: Array) -> str:
+        """The key of the backend on whose device `array` lies."""
+        return cls.name
+
+    @classmethod
+    def resolve(cls, device: str | None) -> str:
+        """The key that `name` or `name:device` stands for at this moment."""
+        if device is not None:
+            raise BackendError(f"backend {cls.name!r} has no device {device!r}", remedy=f"ask for {cls.name!r}")
+        return cls.name
+
+    def details(self) -> dict[str, Any]:
+        """Device, library versions, threads, SIMD level, compiled kernels: what `bnkit info` shows."""
+        return {}
+
+    def asarray(self, a: Any, dtype: Any = None) -> Array:
+        """`a` as an array of this backend on its device: the one place where data move."""
+        return self.xp.asarray(a, dtype=dtype)
+
+    def to_numpy(self, a: Array) -> np.ndarray:
+        """`a` as a NumPy array on the host."""
+        return np.asarray(a)
+
+    def synchronize(self) -> None:
+        """Wait until the device has done everything that it was given."""
+
+    def writeable(self, a: Array) -> bool:
+        return True
+
+    def overlap(self, a: Array, b: Array) -> bool:
+        """Whether a write to `a` may change `b`."""
+        return a is b
+
+    def layout(self, x: Array, axis: int | tuple[int, ...]) -> Layout:
+        """How x is walked when everything but `axis` is reduced."""
+        return make_layout(tuple(x.shape), axis, memory_order(x))
+
+    def view(self, x: Array, axis: int | tuple[int, ...]) -> Array:
+        """x as `(groups, rows, channels, inner)`.
+
+        No copy where x is dense in C order, channels-last, or another order that reads as such a view; else one.
+        """
+        return self.layout(x, axis).view(self.xp, x)
+
+    def uniform(self, key: Key, shape: tuple[int, ...]) -> Array:
+        """float32 in [0, 1), a function of `key = (seed, layer, step)` and the element's index alone.
+
+        With a sequence of seeds, one for each entry of the leading axis, entry r is `uniform((seed[r], …), shape[1:])`.
+        Philox4x32-10: key words are the seed's 32-bit halves, counter words are (index // 4, layer, step's halves),
+        and element i is word i % 4. seed and step lie below 2**64, layer below 2**32, an entry holds up to 2**34.
+        """
+        seeds, layer, step = key
+        single = isinstance(seeds, (int, np.integer))
+        entry = tuple(shape) if single else tuple(shape[1:])
+        size = int(np.prod(entry, dtype=np.int64))
+        words = np.asarray([seeds] if single else seeds, dtype=np.uint64)
+        if not single and (not shape or words.shape != (shape[0],)):
+            raise ValueError(f"key must hold one seed for each of the leading axis of {shape}, got {words.shape}")
+        blocks = self.asarray(np.arange(-(-size // 4), dtype=np.uint64))
+        key_words = tuple(self.asarray(w.astype(np.uint64)[:, None]) for w in (words & 0xFFFFFFFF, words >> 32))
+        drawn = reference.uniform(self.xp, blocks, (key_words[0], key_words[1]), (layer, step & 0xFFFFFFFF, step >> 32))
+        flat = self.xp.reshape(drawn, (words.shape[0], -1))[:, :size]
+        return self.xp.reshape(flat, tuple(shape))
+
+    def batch_norm_moments(self, x: Array, **options: Any) -> reference.Moments:
+        return reference.batch_norm_moments(self.xp, x, **options)
+
+    def batch_norm_train(
+        self,
+        x: Array,
+        gamma: Array | None,
+        beta: Array | None,
+        running_mean: Array | None,
+        running_var: Array | None,
+        **options: Any,
+    ) -> reference.BatchNormTrain:
+        return reference.batch_norm_train(self.xp, x, gamma, beta, running_mean, running_var, **options)
+
+    def batch_norm_inference(
+        self, x: Array, gamma: Array | None, beta: Array | None, mean: Array, var: Array, **options: Any
+    ) -> tuple[Array, Array | None]:
+        return reference.batch_norm_inference(self.xp, x, gamma, beta, mean, var, **options)
+
+    def batch_norm_gradient_sums(
+        self,
+        dy: Array,
+        x: Array,
+        gamma: Array | None,
+        beta: Array | None,
+        mean: Array,
+        rstd: Array,
+        **options: Any,
+    ) -> tuple[Array, Array]:
+        return reference.batch_norm_gradient_sums(self.xp, dy, x, gamma, beta, mean, rstd, **options)
+
+    def batch_norm_backward(
+        self,
+        dy: Array,
+        x: Array,
+        gamma: Array | None,
+        beta: Array | None,
+        mean: Array,
+        rstd: Array,
+        **options: Any,
+    ) -> reference.BatchNormBackward:
+        return reference.batch_norm_backward(self.xp, dy, x, gamma, beta, mean, rstd, **options)
+
+    def softmax_cross_entropy(self, logits: Array, target: Array) -> tuple[Array, Array]:
+        return reference.softmax_cross_entropy(self.xp, logits, target)
+
+
+# Built-in backends by (package, class): a table and not entry points, so that a bare PYTHONPATH works.
+_BUILT_IN = {"numpy": ("bnkit_numpy", "NumpyBackend"), "cupy": ("bnkit_cupy", "CupyBackend")}
+_classes: dict[str, type[Backend]] = {}
+_instances: dict[str, Backend] = {}
+_by_array_type: dict[type, type[Backend]] = {}
+_default: contextvars.ContextVar[Backend | None] = contextvars.ContextVar("bnkit_default_backend", default=None)
+_auto_choice: list[str] = []
+
+
+def get_backend(name: str | Backend | None = None) -> Backend:
+    """The backend of this name; without one, that of `use_backend`, of `BNKIT_BACKEND`, or the automatic choice.
+
+    name: "numpy", "cupy" (the current CUDA device), "cupy:1", "auto", a registered third-party name, or a Backend.
+    Raises BackendError, with the cause and the remedy, where it cannot run.
+    """
+    if isinstance(name, Backend):
+        return name
+    if name is None:
+        chosen = _default.get()
+        if chosen is not None:
+            return chosen
+        name = os.environ.get("BNKIT_BACKEND") or "auto"
+    if not isinstance(name, str):
+        raise TypeError(f"backend must be a name or a Backend, got {type(name).__name__}")
+    if name == "auto":
+        return _automatic()
+    base, _, device = name.partition(":")
+    key = _class(base).resolve(device or None)
+    if key not in _instances:
+        _instances[key] = _class(base)(key.partition(":")[2] or None)
+    return _instances[key]
+
+
+@contextlib.contextmanager
+def use_backend(name: str | Backend) -> Iterator[Backend]:
+    """Make a backend the default within this context; a new thread starts without it."""
+    backend = get_backend(name)
+    token = _default.set(backend)
+    try:
+        yield backend
+    finally:
+        _default.reset(token)
+
+
+def backend_of(*arrays: Array | None) -> Backend:
+    """The one backend that owns all of these arrays, None aside; TypeError where they are not of one."""
+    found: Backend | None = None
+    first: Array = None
+    for array in arrays:
+        if array is None:
+            continue
+        backend = _owner(array)
+        if found is not None and backend is not found:
+            raise TypeError(
+                f"arrays must be of one backend, got {_kind(first, found)} and {_kind(array, backend)}; "
+                f"move one by backend.asarray()"
+            )
+        found, first = backend, array
+    if found is None:
+        raise TypeError("backend_of needs at least one array")
+    return found
+
+
+def backends() -> dict[str, BackendInfo]:
+    """Every known backend by name: usable, or why not."""
+    result = {}
+    for name in _names():
+        try:
+            result[name] = BackendInfo(True, "", get_backend(name).details())
+        except BackendError as error:
+            result[name] = BackendInfo(False, str(error), {})
+    return result
+
+
+def register(name: str, backend: type[Backend]) -> None:
+    """Make a backend class known by `name` in this process, as an entry point in `bnkit.backends` does for good."""
+    if not (isinstance(backend, type) and issubclass(backend, Backend)):
+        raise TypeError(f"backend must be a subclass of bnkit.backend.Backend, got {backend!r}")
+    _classes[name] = backend
+
+
+def dtype_name(a: Array) -> str:
+    """The dtype of an array by its plain name, also where the library wraps it: "float32", "bfloat16"."""
+    return getattr(a.dtype, "name", None) or str(a.dtype).rpartition(".")[2]
+
+
+def _names() -> list[str]:
+    return list(dict.fromkeys([*_BUILT_IN, *(point.name for point in _third_party()), *_classes]))
+
+
+def _third_party() -> Any:
+    from importlib import metadata  # slow to import, and few have third-party backends
+
+    return metadata.entry_points(group="bnkit.backends")
+
+
+def _class(name: str) -> type[Backend]:
+    if name not in _classes:
+        _classes[name] = _load(name)
+    return _classes[name]
+
+
+def _load(name: str) -> type[Backend]:
+    try:
+        if name in _BUILT_IN:
+            package, attribute = _BUILT_IN[name]
+            loaded: type[Backend] = getattr(importlib.import_module(package), attribute)
+            return loaded
+        for point in _third_party():
+            if point.name == name:
+                loaded = point.load()
+                return loaded
+    except ImportError as error:
+        raise BackendError(
+            f"backend {name!r} cannot be imported ({error})", remedy="reinstall the package that provides it"
+        ) from error
+    raise BackendError(f"no backend is named {name!r}", remedy=f"choose one of {', '.join(['auto', *_names()])}")
+
+
+def _automatic() -> Backend:
+    if not _auto_choice:
+        try:
+            get_backend("cupy")
+            _auto_choice.append("cupy")
+        except BackendError as error:
+            if error.hardware:
+                warnings.warn(f"bnkit uses the CPU although this machine has a GPU: {error}", stacklevel=3)
+            _auto_choice.append("numpy")
+    return get_backend(_auto_choice[0])
+
+
+def _owner(array: Array) -> Backend:
+    array_type = type(array)
+    if array_type not in _by_array_type:
+        _by_array_type[array_type] = _owning_class(array_type)
+    key = _by_array_type[array_type].key_of(array)
+    return _instances.get(key) or get_backend(key)
+
+
+def _owning_class(array_type: type) -> type[Backend]:
+    for name in _names():
+        if name in _BUILT_IN and name not in sys.modules:
+            continue  # a library that was never imported has made no array
+        with contextlib.suppress(BackendError):
+            if _class(name).owns(array_type):
+                return _class(name)
+    raise TypeError(
+        f"expected an array of one of the backends ({', '.join(_names())}), got {array_type.__module__}."
+        f"{array_type.__qualname__}; convert it by bnkit.get_backend().asarray()"
+    )
+
+
+def _kind(array: Array, backend: Backend) -> str:
+    return f"{type(array).__module__.partition('.')[0]} on {backend.key}"

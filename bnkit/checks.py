@@ -1,0 +1,163 @@
+"""Checks at the public edge: what an argument must be, what it was, and the remedy."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .backend import Array, Backend, dtype_name
+from .ghost import Segment
+from .layout import Layout, memory_order
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+ACTIVATIONS = (None, "relu")
+
+
+def parameter_dtype(dtype: str) -> str:
+    """The dtype of parameters and statistics for data of `dtype`, by name."""
+    return "float64" if dtype == "float64" else "float32"
+
+
+def check_options(
+    *, train: Any, decay: Any, eps: Any, correction: Any, activation: Any, ghost: Any, reduce: Any
+) -> None:
+    if type(train).__name__ not in ("bool", "bool_"):
+        raise TypeError(f"train must be True or False, got {train!r}")
+    if decay is None:
+        raise ValueError("decay must be a finite float, got None; the cumulative average is BatchNorm(decay=None)")
+    check_real("decay", decay)
+    check_real("eps", eps, least=0.0)
+    if isinstance(correction, bool) or correction not in (0, 1):
+        raise ValueError(f"correction must be 0 or 1, got {correction!r}")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be None or 'relu', got {activation!r}")
+    if ghost is not None:
+        check_int("ghost", ghost)
+    if reduce is not None and not callable(reduce):
+        raise TypeError(f"reduce must be a function of an array, got {type(reduce).__name__}")
+    if ghost is not None and reduce is not None:
+        raise ValueError("ghost and reduce must not be given together; leave one out")
+
+
+def check_int(name: str, value: Any, *, least: int = 1) -> None:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def check_real(name: str, value: Any, *, least: float = -math.inf, below: float = math.inf) -> None:
+    """`value` is a finite number with least ≤ value < below."""
+    if isinstance(value, (bool, str)) or not hasattr(value, "__float__") or getattr(value, "ndim", 0) > 0:
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not (math.isfinite(value) and least <= value < below):
+        bounds = "" if least == -math.inf else f" of at least {least:g}"
+        bounds += "" if below == math.inf else f" and below {below:g}"
+        raise ValueError(f"{name} must be a finite number{bounds}, got {value!r}")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def check_data(name: str, x: Array) -> None:
+    if dtype_name(x) not in FLOATS:
+        raise TypeError(f"{name} must be one of {', '.join(FLOATS)}, got {dtype_name(x)}; convert it")
+
+
+def check_parameter(name: str, array: Array | None, x: Array, layout: Layout) -> None:
+    """A parameter or running array, if given: its shape and dtype follow from x."""
+    if array is None:
+        return
+    shape, dtype = tuple(x.shape[a] for a in layout.axes), parameter_dtype(dtype_name(x))
+    if tuple(array.shape) != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(array.shape)}")
+    if dtype_name(array) != dtype:
+        raise TypeError(f"{name} must be {dtype} for {dtype_name(x)} x, got {dtype_name(array)}; convert it")
+
+
+def check_running(
+    x: Array, layout: Layout, mean: Array | None, var: Array | None, backend: Backend, *, train: bool
+) -> tuple[Array, Array] | None:
+    """Both running arrays, or None; in training they will be written."""
+    if (mean is None) != (var is None):
+        raise ValueError("running_mean and running_var must be given both or neither, got one")
+    if mean is None or var is None:
+        if not train:
+            raise ValueError("train=False needs running_mean and running_var, got None; pass them, or train=True")
+        return None
+    for name, array in (("running_mean", mean), ("running_var", var)):
+        check_parameter(name, array, x, layout)
+        if train:
+            check_writeable(name, array, backend)
+            check_apart(name, array, {"x": x}, backend)
+    if train:
+        check_apart("running_mean", mean, {"running_var": var}, backend)
+    return mean, var
+
+
+def check_enough(segments: Sequence[Segment], layout: Layout, correction: int) -> None:
+    """Every segment has elements enough for the running variance; an empty one moves nothing and may pass."""
+    for start, stop, parts in segments:
+        count = (stop - start) // parts * layout.shape[3]
+        if 0 < count <= correction:
+            raise ValueError(
+                f"x must have more than {correction} element a channel to move running_var with correction="
+                f"{correction}, got {count}{' in a ghost batch' if len(segments) > 1 or parts > 1 else ''}; "
+                f"use a larger batch, or correction=0"
+            )
+
+
+def check_like(name: str, array: Array, x: Array) -> None:
+    if tuple(array.shape) != tuple(x.shape):
+        raise ValueError(f"{name} must have the shape of x, {tuple(x.shape)}, got {tuple(array.shape)}")
+    if dtype_name(array) != dtype_name(x):
+        raise TypeError(f"{name} must have the dtype of x, {dtype_name(x)}, got {dtype_name(array)}; convert it")
+
+
+def check_writeable(name: str, array: Array, backend: Backend) -> None:
+    if not backend.writeable(array):
+        raise ValueError(f"{name} must be writeable, got a read-only array; pass a copy")
+
+
+def check_out(out: Array, x: Array, backend: Backend) -> None:
+    """`out` has the shape, dtype and memory layout that a new result would have."""
+    check_like("out", out, x)
+    check_writeable("out", out, backend)
+    if getattr(x, "strides", None) is None or _strides(out) == _strides(x):
+        return
+    if memory_order(x) is not None or not out.flags.c_contiguous:
+        raise ValueError(
+            f"out must have the memory layout of x, strides {x.strides}, got {out.strides}; use empty_like"
+        )
+
+
+def check_apart(name: str, array: Array, others: Mapping[str, Array | None], backend: Backend) -> None:
+    for other_name, other in others.items():
+        if other is not None and backend.overlap(array, other):
+            raise ValueError(f"{name} must not overlap {other_name} in memory; pass another array")
+
+
+def check_mask(mask: Array, x: Array, layout: Layout, backend: Backend) -> Array:
+    """The mask with x.ndim dimensions."""
+    if dtype_name(mask) != "bool":
+        raise TypeError(f"mask must be bool, True where an element counts, got {dtype_name(mask)}")
+    batch = x.shape[layout.batch]
+    if mask.ndim == 1 < x.ndim and mask.shape[0] == batch:
+        return backend.xp.reshape(mask, tuple(n if a == layout.batch else 1 for a, n in enumerate(x.shape)))
+    if mask.ndim != x.ndim or any(m not in (1, n) for m, n in zip(mask.shape, x.shape, strict=True)):
+        raise ValueError(
+            f"mask must have the shape of the batch axis, ({batch},), or be broadcastable to x, {tuple(x.shape)}, with "
+            f"as many dimensions, got {tuple(mask.shape)}"
+        )
+    return mask
+
+
+def _strides(a: Array) -> tuple[int, ...]:
+    return tuple(s for s, n in zip(a.strides, a.shape, strict=True) if n > 1)
+
+
+def kind_of(a: Any) -> str:
+    """ "integer", "float" or "other" by the name of the dtype."""
+    name = dtype_name(a) if hasattr(a, "dtype") else ""
+    return "integer" if name.startswith(("int", "uint")) else "float" if name in FLOATS else "other"

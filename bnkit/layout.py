@@ -1,0 +1,105 @@
+"""How an array's memory reads as the 4-D view `(groups, rows, channels, inner)` that every batch-norm op sees."""
+
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+Array = Any  # an array of whichever library the backend wraps
+
+
+class Layout(NamedTuple):
+    """One way to walk an array: `order` lists its axes from slowest to fastest, `shape` is the 4-D view."""
+
+    order: tuple[int, ...]
+    shape: tuple[int, int, int, int]
+    dims: tuple[int, ...]  # the array's shape, in `order`
+    inverse: tuple[int, ...]  # the permutation that undoes `order`
+    memory: tuple[int, ...]  # how a result lies in memory; other than `order` only where no view without a copy exists
+    axes: tuple[int, ...]  # the axes of the parameters, sorted
+    batch: int  # the axis of the batch: the first one that is reduced
+
+    def view(self, xp: Any, a: Array) -> Array:
+        """`a` as `(groups, rows, channels, inner)`; a copy only where its memory does not lie in `order`."""
+        return xp.reshape(a if self.order == tuple(range(a.ndim)) else xp.permute_dims(a, self.order), self.shape)
+
+    def restore(self, xp: Any, view: Array) -> Array:
+        """The inverse of `view`: the array in its own shape."""
+        a = xp.reshape(view, self.dims)
+        if self.order != self.inverse or self.order != tuple(range(len(self.order))):
+            a = xp.permute_dims(a, self.inverse)
+        if self.memory != self.order:
+            a = xp.permute_dims(xp.ascontiguousarray(xp.permute_dims(a, self.memory)), _inverse(self.memory))
+        return a
+
+
+def parameter_axes(axis: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
+    """The axes that keep their own statistics, sorted and counted from the front; ValueError if they are not legal."""
+    given = (axis,) if isinstance(axis, int) else tuple(axis) if isinstance(axis, (tuple, list)) else None
+    if not given or not all(isinstance(a, int) and not isinstance(a, bool) for a in given):
+        raise TypeError(f"axis must be an int or a tuple of ints, got {axis!r}")
+    if not all(-ndim <= a < ndim for a in given):
+        raise ValueError(f"axis must lie within the {ndim} axes of x, got {axis!r}")
+    axes = tuple(sorted(a % ndim for a in given))
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"axis must not name an axis twice, got {axis!r}")
+    inner = axes[1:] if axes[0] == 0 and len(axes) > 1 and axes[1] > 1 else axes
+    if inner != tuple(range(inner[0], inner[0] + len(inner))):
+        raise ValueError(f"axis must be one axis, adjacent axes, or axis 0 and one of those, got {axis!r}; transpose x")
+    return axes
+
+
+def memory_order(a: Array) -> tuple[int, ...] | None:
+    """The axes of `a` from slowest to fastest where its elements fill one block of memory, else None.
+
+    An array of a library without strides counts as C order.
+    """
+    identity = tuple(range(a.ndim))
+    strides = getattr(a, "strides", None)
+    if strides is None or a.flags.c_contiguous:
+        return identity
+    order = tuple(sorted(identity, key=lambda i: (a.shape[i] != 1, -strides[i])))
+    expected = a.itemsize
+    for i in reversed(order):
+        if a.shape[i] != 1:
+            if strides[i] != expected:
+                return None
+            expected *= a.shape[i]
+    return order
+
+
+@lru_cache(maxsize=4096)
+def make_layout(shape: tuple[int, ...], axis: int | tuple[int, ...], memory: tuple[int, ...] | None) -> Layout:
+    """The layout for an array of this shape and memory order.
+
+    Memory order is kept wherever it reads as a 4-D view (C order, channels-last and others); else C order is used, at
+    the price of a copy.
+    """
+    axes = parameter_axes(axis, len(shape))
+    identity = tuple(range(len(shape)))
+    grouped = len(axes) > 1 and axes[0] == 0 and axes[1] > 1
+    memory = identity if memory is None else memory
+    order = memory if _reads_as_view(memory, axes, grouped) else identity
+    kept = set(axes[1:] if grouped else axes)
+    first, last = (f(i for i, a in enumerate(order) if a in kept) for f in (min, max))
+    dims = tuple(shape[a] for a in order)
+    view = (
+        shape[0] if grouped else 1,
+        math.prod(dims[int(grouped) : first]),
+        math.prod(dims[first : last + 1]),
+        math.prod(dims[last + 1 :]),
+    )
+    batch = next((a for a in identity if a not in axes), 0)
+    return Layout(order, view, dims, _inverse(order), memory, axes, batch)
+
+
+def _reads_as_view(order: tuple[int, ...], axes: tuple[int, ...], grouped: bool) -> bool:
+    """Whether these axes, in this order, are the group, then reduced ones, then the channels, then reduced ones."""
+    if grouped and order[0] != 0:
+        return False
+    kept = axes[1:] if grouped else axes
+    start = order.index(kept[0])
+    return order[start : start + len(kept)] == kept
+
+
+def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(order.index(i) for i in range(len(order)))

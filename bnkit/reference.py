@@ -1,0 +1,344 @@
+"""Every op in plain array-API code: what a kernel must mean, what a backend falls back to, what tests measure against.
+
+`xp` is the array namespace. `x`, `y`, `dy`, `residual` and `mask` are `(groups, rows, channels, inner)`; rows and inner
+are reduced. Statistics and parameters are `(groups, channels)`; gamma and beta may be None. All arithmetic is in
+float64 whatever the storage, so a mean of 1e4 at a spread of 1 costs a float32 result nothing.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = Any
+quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")  # NaN and Inf are no error here
+
+
+class Moments(NamedTuple):
+    """How many elements, their mean, and the sum of their squared distances from it; each `(groups, channels)`."""
+
+    count: Array
+    mean: Array
+    m2: Array
+
+
+class BatchNormTrain(NamedTuple):
+    """A training forward: the output, and what the backward and the running statistics need."""
+
+    y: Array
+    moments: Moments
+    rstd: Array  # 1 / sqrt(biased variance + eps); 0 where the mask leaves nothing of a channel
+    active: Array | None  # with residual and ReLU: where the ReLU let through, one bit an element
+
+
+class BatchNormBackward(NamedTuple):
+    dx: Array
+    dgamma: Array
+    dbeta: Array
+    dresidual: Array | None
+
+
+@quiet
+def batch_norm_moments(xp: Any, x: Array, *, mask: Array | None = None) -> Moments:
+    """Count, mean and squared distances of each channel, by two passes; `mask` is True where an element counts.
+
+    The second look at the mean makes it exact for a constant channel.
+    """
+    x = _wide(xp, x)
+    if mask is not None:
+        mask = xp.broadcast_to(mask, x.shape)
+    total = _sum(xp, _only(xp, mask, x))
+    count = xp.full_like(total, float(x.shape[1] * x.shape[3])) if mask is None else _sum(xp, _wide(xp, mask))
+    n = xp.where(count > 0, count, xp.ones_like(count))
+    mean = total / n
+    mean = mean + _sum(xp, _only(xp, mask, x - mean)) / n
+    m2 = _sum(xp, _only(xp, mask, (x - mean) ** 2))
+    return Moments(*(a[:, 0, :, 0] for a in (count, mean, m2)))
+
+
+@quiet
+def batch_norm_train(
+    xp: Any,
+    x: Array,
+    gamma: Array | None,
+    beta: Array | None,
+    running_mean: Array | None,
+    running_var: Array | None,
+    *,
+    decay: float,
+    eps: float,
+    correction: int,
+    mask: Array | None = None,
+    residual: Array | None = None,
+    activation: str | None = None,
+    out: Array | None = None,
+) -> BatchNormTrain:
+    """Normalize each channel of `x` by its own mean and variance, and move the running ones.
+
+    y = gamma * (x - mean) / sqrt(var + eps) + beta, plus the residual, through the activation ("relu" or None).
+    Source: Ioffe & Szegedy 2015, algorithm 1.
+    """
+    moments = batch_norm_moments(xp, x, mask=mask)
+    rstd = _rstd_of(xp, moments, eps)
+    y, active = _normalize(xp, x, gamma, beta, moments.mean, rstd, mask, residual, activation)
+    y = _store(xp, y, x.dtype, out)
+    if running_mean is not None:
+        move_running(xp, running_mean, running_var, moments, decay=decay, correction=correction)
+    return BatchNormTrain(y, moments, rstd, active)
+
+
+@quiet
+def batch_norm_inference(
+    xp: Any,
+    x: Array,
+    gamma: Array | None,
+    beta: Array | None,
+    mean: Array,
+    var: Array,
+    *,
+    eps: float,
+    residual: Array | None = None,
+    activation: str | None = None,
+    out: Array | None = None,
+) -> tuple[Array, Array | None]:
+    """Normalize by statistics that are given, and the ReLU's bits as in training; `var` is biased."""
+    rstd = reciprocal_std(xp, var, eps)
+    y, active = _normalize(xp, x, gamma, beta, _wide(xp, mean), rstd, None, residual, activation)
+    return _store(xp, y, x.dtype, out), active
+
+
+@quiet
+def batch_norm_gradient_sums(
+    xp: Any,
+    dy: Array,
+    x: Array,
+    gamma: Array | None,
+    beta: Array | None,
+    mean: Array,
+    rstd: Array,
+    *,
+    mask: Array | None = None,
+    activation: str | None = None,
+    active: Array | None = None,
+) -> tuple[Array, Array]:
+    """The sums of dy and of dy * x_hat over each channel, in float64: the gradients of beta and gamma."""
+    x_hat = _x_hat(xp, x, mean, rstd, mask)
+    dy = _through_activation(xp, dy, x_hat, gamma, beta, activation, active)
+    return _gradient_sums(xp, dy, x_hat, mask)
+
+
+@quiet
+def batch_norm_backward(
+    xp: Any,
+    dy: Array,
+    x: Array,
+    gamma: Array | None,
+    beta: Array | None,
+    mean: Array,
+    rstd: Array,
+    *,
+    train: bool,
+    count: Array = None,
+    sums: tuple[Array, Array] | None = None,
+    mask: Array | None = None,
+    activation: str | None = None,
+    active: Array | None = None,
+    residual: bool = False,
+    out: Array | None = None,
+) -> BatchNormBackward:
+    """The gradients of `batch_norm_train` (`train`) or of `batch_norm_inference` (the statistics are constants).
+
+    `count`: in training, how many elements the statistics came from; `sums`: `batch_norm_gradient_sums` over all of
+    them, where they are more than this x. dx has the dtype of x; dgamma and dbeta are float32, or float64 for float64.
+    Source: Ioffe & Szegedy 2015, section 3, the chain rule collected by Σdy and Σ dy * x_hat.
+    """
+    x_hat = _x_hat(xp, x, mean, rstd, mask)
+    upstream = _through_activation(xp, dy, x_hat, gamma, beta, activation, active)
+    dbeta, dgamma = _gradient_sums(xp, upstream, x_hat, mask)
+    dx = upstream
+    if train:
+        total_dbeta, total_dgamma = (dbeta, dgamma) if sums is None else sums
+        n = xp.where(count > 0, count, xp.ones_like(count))
+        through_statistics = _channel(total_dbeta / n) + x_hat * _channel(total_dgamma / n)
+        dx = upstream - _only(xp, mask, through_statistics)
+    dx = dx * _channel(rstd if gamma is None else rstd * _wide(xp, gamma))
+    parameter = xp.float64 if x.dtype == xp.float64 else xp.float32
+    dresidual = xp.astype(upstream, x.dtype) if residual else None  # before `out`, which may be dy
+    return BatchNormBackward(
+        _store(xp, dx, x.dtype, out), xp.astype(dgamma, parameter), xp.astype(dbeta, parameter), dresidual
+    )
+
+
+@quiet
+def move_running(
+    xp: Any, running_mean: Array, running_var: Array, moments: Moments, *, decay: float, correction: int
+) -> None:
+    """Move the running statistics towards `moments`, in place; the variance takes m2 / (count - correction).
+
+    A channel of which the mask left nothing keeps both; one with count ≤ correction keeps its variance.
+    Source: Ioffe & Szegedy 2015, algorithm 2, step 10.
+    """
+    move(xp, running_mean, moments.mean, moments.count > 0, decay=decay)
+    move(xp, running_var, variance(xp, moments, correction), moments.count > correction, decay=decay)
+
+
+@quiet
+def move(xp: Any, running: Array, new: Array, known: Array, *, decay: float) -> None:
+    """running = decay * running + (1 - decay) * new, in place, where `known`."""
+    old = _wide(xp, running)
+    running[...] = xp.astype(xp.where(known, decay * old + (1 - decay) * new, old), running.dtype)
+
+
+@quiet
+def variance(xp: Any, moments: Moments, correction: int) -> Array:
+    """m2 / (count - correction), and 0 where there are too few to tell."""
+    known = moments.count > correction
+    n = xp.where(known, moments.count - correction, xp.ones_like(moments.count))
+    return xp.where(known, moments.m2 / n, xp.zeros_like(moments.m2))
+
+
+@quiet
+def reciprocal_std(xp: Any, var: Array, eps: float) -> Array:
+    """1 / sqrt(var + eps), in float64."""
+    return 1 / xp.sqrt(_wide(xp, var) + eps)
+
+
+@quiet
+def softmax_cross_entropy(xp: Any, logits: Array, target: Array) -> tuple[Array, Array]:
+    """The mean over rows of -log softmax(logits)[target], and its gradient.
+
+    logits: (..., rows, classes); target: integer labels (..., rows), or weights (..., rows, classes), without the
+    leading axes where they are shared. The loss is float64 of shape (...), the gradient has the logits' dtype.
+    """
+    z = _wide(xp, logits)
+    if xp.isdtype(target.dtype, "integral"):
+        classes = xp.cumulative_sum(xp.ones_like(z[..., :1, :]), axis=-1) - 1
+        target = _wide(xp, target)[..., None] == classes
+    target = xp.astype(target, xp.float64)
+    z = z - xp.max(z, axis=-1, keepdims=True)
+    log_p = z - xp.log(xp.sum(xp.exp(z), axis=-1, keepdims=True))
+    rows = logits.shape[-2]
+    loss = -xp.sum(xp.where(target == 0, xp.zeros_like(log_p), target * log_p), axis=(-2, -1)) / rows
+    gradient = (xp.exp(log_p) * xp.sum(target, axis=-1, keepdims=True) - target) / rows
+    return loss, xp.astype(gradient, logits.dtype)
+
+
+def uniform(xp: Any, blocks: Array, key_words: tuple[Any, Any], counter_words: tuple[int, int, int]) -> Array:
+    """Philox4x32-10: four float32 in [0, 1) for each counter `(block, *counter_words)`, on a new last axis.
+
+    blocks: uint64 block numbers below 2**32; key_words: two 32-bit ints, or uint64 arrays that broadcast with blocks.
+    The upper 24 bits of each word are the fraction. Source: Salmon et al. 2011, table 2.
+    """
+    low = 0xFFFFFFFF
+    k0, k1 = key_words
+    c0, c1, c2, c3 = (blocks + k0 * 0, *(blocks * 0 + k0 * 0 + word for word in counter_words))
+    for _ in range(10):
+        p0, p1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+        c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1 & low, (p0 >> 32) ^ c3 ^ k1, p0 & low
+        k0, k1 = (k0 + 0x9E3779B9) & low, (k1 + 0xBB67AE85) & low
+    words = xp.stack([c0, c1, c2, c3], axis=-1)
+    return xp.astype(words >> 8, xp.float32) * 2.0**-24
+
+
+def pack_bits(xp: Any, flags: Array) -> Array:
+    """`flags` in an eighth of the memory: bit k of byte j is flag k * bytes + j."""
+    flat = xp.reshape(flags, (-1,))
+    size = -(-flat.shape[0] // 8)
+    packed = xp.zeros_like(flat[:size], dtype=xp.uint8)
+    for k in range(8):
+        part = flat[k * size : (k + 1) * size]
+        packed[: part.shape[0]] |= xp.astype(part, xp.uint8) << k
+    return packed
+
+
+def unpack_bits(xp: Any, packed: Array, shape: tuple[int, ...]) -> Array:
+    """The inverse of `pack_bits`, as bool of `shape`."""
+    flat = xp.concat([(packed >> k) & 1 for k in range(8)])
+    size = 1
+    for n in shape:
+        size *= n
+    return xp.reshape(flat[:size], shape) != 0
+
+
+def _normalize(
+    xp: Any,
+    x: Array,
+    gamma: Array | None,
+    beta: Array | None,
+    mean: Array,
+    rstd: Array,
+    mask: Array | None,
+    residual: Array | None,
+    activation: str | None,
+) -> tuple[Array, Array | None]:
+    y = _affine(xp, _x_hat(xp, x, mean, rstd, mask), gamma, beta)
+    if residual is not None:
+        y = y + _wide(xp, residual)
+    if activation is None:
+        return y, None
+    return xp.maximum(y, xp.zeros_like(y)), None if residual is None else pack_bits(xp, y > 0)
+
+
+def _x_hat(xp: Any, x: Array, mean: Array, rstd: Array, mask: Array | None) -> Array:
+    x_hat = (_wide(xp, x) - _channel(mean)) * _channel(rstd)
+    if mask is None:
+        return x_hat
+    return xp.where(_channel(rstd) == 0, xp.zeros_like(x_hat), x_hat)  # what the mask hides may be NaN
+
+
+def _affine(xp: Any, x_hat: Array, gamma: Array | None, beta: Array | None) -> Array:
+    y = x_hat if gamma is None else x_hat * _channel(_wide(xp, gamma))
+    return y if beta is None else y + _channel(_wide(xp, beta))
+
+
+def _through_activation(
+    xp: Any,
+    dy: Array,
+    x_hat: Array,
+    gamma: Array | None,
+    beta: Array | None,
+    activation: str | None,
+    active: Array | None,
+) -> Array:
+    """dy where the ReLU let through, which without a residual x itself still tells."""
+    dy = _wide(xp, dy)
+    if activation is None:
+        return dy
+    let_through = _affine(xp, x_hat, gamma, beta) > 0 if active is None else unpack_bits(xp, active, dy.shape)
+    return xp.where(let_through, dy, xp.zeros_like(dy))
+
+
+def _gradient_sums(xp: Any, dy: Array, x_hat: Array, mask: Array | None) -> tuple[Array, Array]:
+    product = dy * x_hat
+    if mask is not None:  # no gradient arrives at a masked element, then none may come of a NaN there
+        product = xp.where(dy == 0, xp.zeros_like(dy), product)
+    return _sum(xp, dy)[:, 0, :, 0], _sum(xp, product)[:, 0, :, 0]
+
+
+def _rstd_of(xp: Any, moments: Moments, eps: float) -> Array:
+    rstd = reciprocal_std(xp, variance(xp, moments, 0), eps)
+    return xp.where(moments.count > 0, rstd, xp.zeros_like(rstd))
+
+
+def _store(xp: Any, a: Array, dtype: Any, out: Array | None) -> Array:
+    a = xp.astype(a, dtype)
+    if out is None:
+        return a
+    out[...] = a
+    return out
+
+
+def _wide(xp: Any, a: Array) -> Array:
+    return xp.astype(a, xp.float64, copy=False)
+
+
+def _sum(xp: Any, a: Array) -> Array:
+    return xp.sum(a, axis=(1, 3), keepdims=True)
+
+
+def _only(xp: Any, mask: Array | None, a: Array) -> Array:
+    return a if mask is None else xp.where(mask, a, xp.zeros_like(a))
+
+
+def _channel(a: Array) -> Array:
+    """A `(groups, channels)` array, ready to meet a 4-D one."""
+    return a[:, None, :, None]
