@@ -1,0 +1,73 @@
+"""Files of named arrays and a JSON description: .npz, written whole or not at all, never a pickle."""
+
+import contextlib
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+_DESCRIPTION = "bnkit.json"
+_FORMAT = 1
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], *, mode: str = "wb") -> Iterator[IO[Any]]:
+    """A file that takes the place of `path` once it is written and synced; on an error `path` stays as it was."""
+    target = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def save(
+    path: str | os.PathLike[str], kind: str, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Write host arrays and a JSON-able description; `kind` says what they are."""
+    text = json.dumps({"format": _FORMAT, "kind": kind, "description": description})
+    with replacing(path) as file:
+        np.savez(file, allow_pickle=False, **{_DESCRIPTION: np.frombuffer(text.encode(), np.uint8)}, **arrays)
+
+
+def load(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The description and the arrays that `save` wrote; ValueError where the file is damaged or something else."""
+    path = os.fspath(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        header = json.loads(arrays.pop(_DESCRIPTION).tobytes())
+        found, version, description = header["kind"], header["format"], header["description"]
+    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} must be a file written by bnkit, and is damaged or another ({error})") from error
+    if (found, version) != (kind, _FORMAT):
+        raise ValueError(f"{path} must hold {kind!r} of format {_FORMAT}, got {found!r} of format {version}")
+    return description, arrays
+
+
+def check_names(own: Mapping[str, Any], arrays: Mapping[str, np.ndarray], source: str) -> None:
+    """Names and shapes agree, before any of it is written."""
+    if own.keys() != arrays.keys():
+        raise ValueError(f"{source} must hold {sorted(own)}, got {sorted(arrays)}")
+    for name, array in own.items():
+        if tuple(array.shape) != arrays[name].shape:
+            raise ValueError(f"{source}: {name} must have shape {tuple(array.shape)}, got {arrays[name].shape}")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,29 @@
+"""Gradients by central differences, to hold a backward to its forward."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .backend import Array, backend_of
+
+
+def numerical_gradient(f: Callable[[], Array], array: Array, h: float = 1e-4) -> np.ndarray:
+    """(f(a + h) - f(a - h)) / 2h for each element a of `array`, as float64 of its shape.
+
+    f takes nothing and returns a scalar that depends on `array`, which is moved in place one element at a time and
+    put back, also where f raises. The error is of order h² + (precision of f) / h.
+    """
+    backend = backend_of(array)
+    gradient = np.empty(tuple(array.shape))
+    before = backend.to_numpy(array).copy()
+    try:
+        for index in np.ndindex(*array.shape):
+            values = []
+            for step in (h, -h):
+                array[index] = float(before[index]) + step
+                values.append(float(f()))
+            array[index] = float(before[index])
+            gradient[index] = (values[0] - values[1]) / (2 * h)
+    finally:
+        array[...] = backend.asarray(before)
+    return gradient

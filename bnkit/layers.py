@@ -1,0 +1,328 @@
+"""Layers without autograd: forward returns what backward needs, so a layer keeps nothing between the two.
+
+Data are (rows, features), or (replicas, rows, features) for replicas of a network trained in lockstep; the first layer
+of replicas may share its (rows, features) input between them.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from . import checks
+from .backend import Array, Backend, Key, backend_of, get_backend
+from .batch_norm import BatchNormCache, batch_norm, batch_norm_backward
+from .init import Init, draw_weights
+
+Arrays = dict[str, Array]
+
+
+class Layer(Protocol):
+    """What `Sequential` asks of a layer. `key = (seed, layer, step)` is what a random draw is a function of."""
+
+    @property
+    def params(self) -> Arrays: ...
+
+    @property
+    def state(self) -> Arrays: ...
+
+    def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Any]: ...
+
+    def backward(self, dy: Array, cache: Any) -> tuple[Array, Arrays]: ...
+
+
+class Linear:
+    """y = x @ weight + bias; weight is (inputs, outputs), with replicas (replicas, inputs, outputs).
+
+    init and seed: one, or one a replica. The bias starts at 0.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        bias: bool = True,
+        init: Init | Sequence[Init] = "he",
+        replicas: int | None = None,
+        seed: int | Sequence[int] = 0,
+        layer: int = 0,
+        backend: str | Backend | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        checks.check_int("inputs", inputs)
+        checks.check_int("outputs", outputs)
+        checks.check_choice("dtype", dtype, ("float32", "float64"))
+        inits, seeds = per_replica("init", init, replicas), per_replica("seed", seed, replicas)
+        for s in seeds:
+            checks.check_int("seed", s, least=0)
+        backend = get_backend(backend)
+        weight = draw_weights(inputs, outputs, inits=inits, seeds=seeds, layer=layer, dtype=dtype)
+        self.params: Arrays = {"weight": backend.asarray(weight[0] if replicas is None else weight)}
+        if bias:
+            lead = () if replicas is None else (replicas,)
+            self.params["bias"] = backend.asarray(np.zeros((*lead, outputs), dtype))
+        self.state: Arrays = {}
+
+    def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Array]:
+        weight = self.params["weight"]
+        if x.ndim < 2 or x.shape[-1] != weight.shape[-2]:
+            raise ValueError(f"x must be (rows, {weight.shape[-2]}), got {tuple(x.shape)}")
+        y = x @ weight
+        if "bias" in self.params:
+            y += self.params["bias"][..., None, :]
+        return y, x
+
+    def backward(self, dy: Array, cache: Array) -> tuple[Array, Arrays]:
+        xp, weight = backend_of(dy).xp, self.params["weight"]
+        dx = dy @ xp.matrix_transpose(weight)
+        if dx.ndim > cache.ndim:  # the replicas shared their input
+            dx = xp.sum(dx, axis=0)
+        return dx, self.gradients(dy, cache)
+
+    def gradients(self, dy: Array, cache: Array) -> Arrays:
+        """The gradients of the parameters alone, for a first layer whose input needs none."""
+        xp = backend_of(dy).xp
+        grads = {"weight": xp.matrix_transpose(cache) @ dy}
+        if "bias" in self.params:
+            grads["bias"] = xp.sum(dy, axis=-2)
+        return grads
+
+
+class BatchNorm:
+    """Batch normalization with its parameters and running statistics; see `bnkit.batch_norm` for the meaning.
+
+    features: the size of `axis` of x, or a tuple of sizes. decay: the weight of the old running statistics, or None
+    for their cumulative average. affine=False leaves gamma and beta out; track=False leaves the running statistics
+    out, and inference uses the batch's too. dtype: that of x; parameters and statistics are float32, or float64 for it.
+    state["count"] is the number of batches seen, an int64 NumPy array of shape () on every backend.
+    """
+
+    def __init__(
+        self,
+        features: int | tuple[int, ...],
+        *,
+        axis: int | tuple[int, ...] = 1,
+        decay: float | None = 0.9,
+        eps: float = 1e-5,
+        correction: int = 1,
+        affine: bool = True,
+        track: bool = True,
+        activation: str | None = None,
+        ghost: int | None = None,
+        backend: str | Backend | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        shape = tuple(features) if isinstance(features, (tuple, list)) else (features,)
+        for n in shape:
+            checks.check_int("features", n, least=0)
+        checks.check_options(
+            train=True,
+            decay=0.0 if decay is None else decay,
+            eps=eps,
+            correction=correction,
+            activation=activation,
+            ghost=ghost,
+            reduce=None,
+        )
+        if len(shape) != (len(axis) if isinstance(axis, (tuple, list)) else 1):
+            raise ValueError(f"features must have one size for each of axis {axis!r}, got {features!r}")
+        checks.check_choice("dtype", dtype, checks.FLOATS)
+        self.features, self.axis = features, axis
+        self.decay, self.eps, self.correction = decay, eps, correction
+        self.activation, self.ghost, self.dtype = activation, ghost, dtype
+        backend = get_backend(backend)
+        kind = checks.parameter_dtype(dtype)
+        self.params: Arrays = {}
+        self.state: Arrays = {}
+        if affine:
+            self.params = {
+                "gamma": backend.asarray(np.ones(shape, kind)),
+                "beta": backend.asarray(np.zeros(shape, kind)),
+            }
+        if track:
+            self.state = {
+                "running_mean": backend.asarray(np.zeros(shape, kind)),
+                "running_var": backend.asarray(np.ones(shape, kind)),
+                "count": np.zeros((), np.int64),
+            }
+
+    def forward(
+        self,
+        x: Array,
+        *,
+        train: bool,
+        mask: Array | None = None,
+        residual: Array | None = None,
+        out: Array | None = None,
+        key: Key | None = None,
+    ) -> tuple[Array, BatchNormCache]:
+        """y like x, and the cache for `backward`; in training the state moves."""
+        count = self.state.get("count")
+        decay = self.decay
+        if decay is None:
+            decay = 0.0 if count is None else float(count / (count + 1))
+        y, cache = batch_norm(
+            x,
+            self.params.get("gamma"),
+            self.params.get("beta"),
+            self.state.get("running_mean"),
+            self.state.get("running_var"),
+            train=train if self.state else True,
+            axis=self.axis,
+            decay=decay,
+            eps=self.eps,
+            correction=self.correction,
+            mask=mask,
+            residual=residual,
+            activation=self.activation,
+            ghost=self.ghost,
+            out=out,
+        )
+        if train and count is not None and 0 not in x.shape:
+            count += 1
+        return y, cache
+
+    def backward(self, dy: Array, cache: BatchNormCache) -> Any:
+        """(dx, {"gamma": …, "beta": …}), and after a forward with a residual (dx, grads, dresidual)."""
+        dx, dgamma, dbeta, dresidual = batch_norm_backward(dy, cache)
+        grads = {} if dgamma is None else {"gamma": dgamma, "beta": dbeta}
+        return (dx, grads) if dresidual is None else (dx, grads, dresidual)
+
+
+class ReLU:
+    """max(x, 0)."""
+
+    def __init__(self) -> None:
+        self.params: Arrays = {}
+        self.state: Arrays = {}
+
+    def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Array]:
+        xp = backend_of(x).xp
+        y = xp.maximum(x, xp.zeros_like(x[..., :1]))
+        return y, y
+
+    def backward(self, dy: Array, cache: Array) -> tuple[Array, Arrays]:
+        xp = backend_of(dy).xp
+        return xp.where(cache > 0, dy, xp.zeros_like(dy[..., :1])), {}
+
+
+class Sigmoid:
+    """1 / (1 + exp(-x)), without overflow."""
+
+    def __init__(self) -> None:
+        self.params: Arrays = {}
+        self.state: Arrays = {}
+
+    def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Array]:
+        xp = backend_of(x).xp
+        e = xp.exp(-xp.abs(x))
+        y = xp.where(x >= 0, xp.ones_like(e), e) / (1 + e)
+        return y, y
+
+    def backward(self, dy: Array, cache: Array) -> tuple[Array, Arrays]:
+        return dy * cache * (1 - cache), {}
+
+
+class Tanh:
+    def __init__(self) -> None:
+        self.params: Arrays = {}
+        self.state: Arrays = {}
+
+    def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Array]:
+        y = backend_of(x).xp.tanh(x)
+        return y, y
+
+    def backward(self, dy: Array, cache: Array) -> tuple[Array, Arrays]:
+        return dy * (1 - cache**2), {}
+
+
+class Dropout:
+    """Inverted dropout: in training an element is 0 with probability `ratio`, else divided by 1 - ratio.
+
+    Which ones is a function of the key (seed, layer, step) alone. Source: Srivastava et al. 2014, section 10.
+    """
+
+    def __init__(self, ratio: float = 0.5) -> None:
+        checks.check_real("ratio", ratio, least=0.0, below=1.0)
+        self.ratio = float(ratio)
+        self.params: Arrays = {}
+        self.state: Arrays = {}
+
+    def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Array | None]:
+        if not train or self.ratio == 0:
+            return x, None
+        if key is None:
+            raise ValueError("key must be (seed, layer, step) to train with dropout, got None")
+        backend = backend_of(x)
+        kept = backend.uniform(key, tuple(x.shape)) >= self.ratio
+        scale = backend.xp.astype(kept, x.dtype) * (1 / (1 - self.ratio))
+        return x * scale, scale
+
+    def backward(self, dy: Array, cache: Array | None) -> tuple[Array, Arrays]:
+        return (dy if cache is None else dy * cache), {}
+
+
+class Sequential:
+    """Layers one after the other; parameters, state and gradients are named "0.weight", "1.gamma", …
+
+    `params` and `state` are new dictionaries of the layers' own arrays: write into the arrays to change them.
+    """
+
+    def __init__(self, *layers: Layer) -> None:
+        if not layers:
+            raise ValueError("layers must be at least one, got none")
+        self.layers = layers
+
+    @property
+    def params(self) -> Arrays:
+        return _named([layer.params for layer in self.layers])
+
+    @property
+    def state(self) -> Arrays:
+        return _named([layer.state for layer in self.layers])
+
+    def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, list[Any]]:
+        """y, and the caches of the layers; with key (seed, 0, step), layer i draws by (seed, i + 1, step)."""
+        caches = []
+        for i, layer in enumerate(self.layers):
+            inner = None if key is None else (key[0], 256 * key[1] + i + 1, key[2])  # so that nested ones differ too
+            x, cache = layer.forward(x, train=train, key=inner)
+            caches.append(cache)
+        return x, caches
+
+    def backward(self, dy: Array, cache: list[Any]) -> tuple[Array, Arrays]:
+        dx, grads = self._backward(dy, cache, 0)
+        return dx, _named(grads)
+
+    def gradients(self, dy: Array, cache: list[Any]) -> Arrays:
+        """The gradients of the parameters alone, which spares the product for dx of a first Linear."""
+        first = self.layers[0]
+        if not isinstance(first, Linear):
+            return self.backward(dy, cache)[1]
+        dy, grads = self._backward(dy, cache, 1)
+        return _named([first.gradients(dy, cache[0]), *grads[1:]])
+
+    def _backward(self, dy: Array, cache: list[Any], start: int) -> tuple[Array, list[Arrays]]:
+        grads: list[Arrays] = [{} for _ in self.layers]
+        for i in reversed(range(start, len(self.layers))):
+            dy, grads[i] = self.layers[i].backward(dy, cache[i])
+        return dy, grads
+
+
+def per_replica(name: str, value: Any, replicas: int | None) -> list[Any]:
+    """`value` once for each replica; a sequence or 1-D array of as many is taken apart."""
+    if replicas is not None:
+        checks.check_int("replicas", replicas)
+    if isinstance(value, str) or np.ndim(value) == 0:
+        return [value.item() if isinstance(value, np.generic) else value] * (1 if replicas is None else replicas)
+    values = value.tolist() if isinstance(value, np.ndarray) else list(value)
+    if replicas is None:
+        raise ValueError(f"{name} must be one value without replicas, got {len(values)}; pass replicas={len(values)}")
+    if len(values) != replicas:
+        raise ValueError(f"{name} must be one value, or one for each of {replicas} replicas, got {len(values)}")
+    return values
+
+
+def _named(parts: Sequence[Arrays]) -> Arrays:
+    return {f"{i}.{name}": array for i, part in enumerate(parts) for name, array in part.items()}

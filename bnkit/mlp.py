@@ -1,0 +1,212 @@
+"""Multilayer perceptrons: Linear, batch norm, activation and dropout for each hidden layer, and a last Linear."""
+
+import itertools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import checkpoint, checks
+from .backend import Array, Backend, backend_of, get_backend
+from .init import Init
+from .layers import Arrays, BatchNorm, Dropout, Layer, Linear, ReLU, Sequential, Sigmoid, Tanh, per_replica
+from .reference import quiet
+
+ACTIVATIONS: dict[str, Callable[[], Layer]] = {"relu": ReLU, "sigmoid": Sigmoid, "tanh": Tanh}
+BATCH_NORM_OPTIONS = ("decay", "eps", "correction", "affine", "track", "ghost")
+
+
+class MLP:
+    """A classifier with softmax cross-entropy, or `replicas` of them trained in lockstep as one batched program.
+
+    - sizes: (inputs, hidden, …, classes).
+    - batch_norm: whether it stands before each activation, or a dictionary of BatchNorm's options.
+    - activation: "relu", "sigmoid" or "tanh". bias=False leaves the bias out where batch norm follows.
+    - init: "he", "xavier", a standard deviation, or one a replica. seed: an int, or one a replica.
+    - dropout: the probability that a hidden value is dropped in training.
+    - weight_decay: λ in the term ½ λ ΣW² of the loss, over every weight matrix.
+    - dtype: "float32" or "float64".
+
+    x is (rows, inputs), or (replicas, rows, inputs); t is integer labels (rows,), or weights (rows, classes), with the
+    replicas' axis in front or shared between them. Host NumPy arrays are moved to the backend, floats take the model's
+    dtype. Losses and accuracies are scalars of the backend, or (replicas,) arrays; replica r is the single network of
+    its seed and init. Nothing of a network that diverges is an error: its values are NaN or infinite.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        batch_norm: bool | Mapping[str, Any] = True,
+        activation: str = "relu",
+        bias: bool = True,
+        init: Init | Sequence[Init] = "he",
+        dropout: float = 0.0,
+        weight_decay: float = 0.0,
+        replicas: int | None = None,
+        seed: int | Sequence[int] = 0,
+        backend: str | Backend | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        sizes = tuple(sizes)
+        if len(sizes) < 2:
+            raise ValueError(f"sizes must be (inputs, hidden, …, classes), got {sizes}")
+        for n in sizes:
+            checks.check_int("sizes", n)
+        checks.check_choice("activation", activation, tuple(ACTIVATIONS))
+        checks.check_choice("dtype", dtype, ("float32", "float64"))
+        checks.check_real("weight_decay", weight_decay, least=0.0)
+        checks.check_real("dropout", dropout, least=0.0, below=1.0)
+        options = dict(batch_norm) if isinstance(batch_norm, Mapping) else {}
+        if unknown := options.keys() - set(BATCH_NORM_OPTIONS):
+            raise ValueError(f"batch_norm takes {', '.join(BATCH_NORM_OPTIONS)}, got {', '.join(sorted(unknown))}")
+        normalized = isinstance(batch_norm, Mapping) or bool(batch_norm)
+        self.backend = get_backend(backend)
+        self.sizes, self.dtype, self.replicas, self.weight_decay = sizes, dtype, replicas, float(weight_decay)
+        inits, seeds = per_replica("init", init, replicas), per_replica("seed", seed, replicas)
+        self.seed: int | list[int] = seeds[0] if replicas is None else seeds
+        self.config = {
+            "sizes": list(sizes),
+            "batch_norm": options or normalized,
+            "activation": activation,
+            "bias": bool(bias),
+            "init": inits[0] if replicas is None else inits,
+            "dropout": float(dropout),
+            "weight_decay": self.weight_decay,
+            "replicas": replicas,
+            "seed": self.seed,
+            "dtype": dtype,
+        }
+        layers: list[Layer] = []
+        for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+            hidden = i < len(sizes) - 2
+            linear: dict[str, Any] = {"init": init, "replicas": replicas, "seed": seed, "layer": i}
+            with_bias = bool(bias) or not (hidden and normalized)
+            layers.append(Linear(inputs, outputs, bias=with_bias, backend=self.backend, dtype=dtype, **linear))
+            if not hidden:
+                break
+            if normalized:
+                features, axis = (outputs, 1) if replicas is None else ((replicas, outputs), (0, 2))
+                layers.append(BatchNorm(features, axis=axis, backend=self.backend, dtype=dtype, **options))
+            layers.append(ACTIVATIONS[activation]())
+            if dropout:
+                layers.append(Dropout(dropout))
+        self.network = Sequential(*layers)
+
+    def __repr__(self) -> str:
+        return f"MLP({', '.join(f'{k}={v!r}' for k, v in self.config.items())}, backend={self.backend.key!r})"
+
+    @property
+    def params(self) -> Arrays:
+        """A new dictionary of the network's own arrays, "0.weight", "0.bias", "1.gamma", …; write into the arrays."""
+        return self.network.params
+
+    @property
+    def state(self) -> Arrays:
+        """As `params`, of the running statistics."""
+        return self.network.state
+
+    @quiet
+    def predict(self, x: Array) -> Array:
+        """The logits, (rows, classes) or (replicas, rows, classes), in inference."""
+        return self.network.forward(self._data(x), train=False)[0]
+
+    @quiet
+    def loss(self, x: Array, t: Array) -> Array:
+        """Mean cross-entropy and the weight decay's term, in inference."""
+        logits = self.predict(x)
+        return self.backend.softmax_cross_entropy(logits, self._target(t, logits.shape[-2]))[0] + self._penalty()
+
+    @quiet
+    def accuracy(self, x: Array, t: Array) -> Array:
+        """The share of rows whose largest logit is that of the label, in inference."""
+        xp = self.backend.xp
+        logits = self.predict(x)
+        t = self._target(t, logits.shape[-2])
+        labels = t if xp.isdtype(t.dtype, "integral") else xp.argmax(t, axis=-1)
+        right = xp.argmax(logits, axis=-1) == xp.astype(labels, xp.int64)
+        return xp.mean(xp.astype(right, xp.float64), axis=-1)
+
+    @quiet
+    def loss_and_grads(self, x: Array, t: Array, *, step: int = 0) -> tuple[Array, Arrays]:
+        """The loss of a training step and the gradients by the names of `params`; moves `state`.
+
+        Dropout is drawn as a function of (seed, layer, step). With replicas each loss is its network's own.
+        """
+        checks.check_int("step", step, least=0)
+        x = self._data(x)
+        t = self._target(t, x.shape[-2])
+        logits, caches = self.network.forward(x, train=True, key=(self.seed, 0, step))
+        loss, dlogits = self.backend.softmax_cross_entropy(logits, t)
+        grads = self.network.gradients(dlogits, caches)
+        if self.weight_decay:
+            for name, w in self._weights().items():
+                grads[name] += self.weight_decay * w
+        return loss + self._penalty(), grads
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network to `path` as an .npz file, whole or not at all."""
+        checkpoint.save(path, "mlp", self.config, self.arrays())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], backend: str | Backend | None = None) -> "MLP":
+        """The network that `save` wrote, on any backend; ValueError where the file is not one."""
+        config, arrays = checkpoint.load(path, "mlp")
+        model = cls(**config, backend=backend)
+        model.set_arrays(arrays, source=os.fspath(path))
+        return model
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Copies of params and state on the host, as "params/0.weight" and "state/1.count"."""
+        named = {**_prefixed("params", self.params), **_prefixed("state", self.state)}
+        return {k: v.copy() if isinstance(v, np.ndarray) else self.backend.to_numpy(v) for k, v in named.items()}
+
+    def set_arrays(self, arrays: Mapping[str, np.ndarray], *, source: str) -> None:
+        """Write into params and state what `arrays` returned of a network with the same config."""
+        own: Arrays = {**_prefixed("params", self.params), **_prefixed("state", self.state)}
+        checkpoint.check_names(own, arrays, source)
+        for name, array in own.items():
+            array[...] = arrays[name] if isinstance(array, np.ndarray) else self.backend.asarray(arrays[name])
+
+    def _weights(self) -> Arrays:
+        return {name: p for name, p in self.params.items() if name.endswith(".weight")}
+
+    def _penalty(self) -> Any:
+        if not self.weight_decay:
+            return 0.0
+        xp = self.backend.xp
+        squares = [xp.sum(xp.astype(w, xp.float64) ** 2, axis=(-2, -1)) for w in self._weights().values()]
+        return 0.5 * self.weight_decay * sum(squares)
+
+    def _data(self, x: Array) -> Array:
+        """x on the backend, in the model's dtype and of a legal shape."""
+        if isinstance(x, np.ndarray) and self.backend.name != "numpy":
+            checks.check_data("x", x)
+            x = self.backend.asarray(x)
+        if backend_of(x) is not self.backend:
+            raise TypeError(f"x must be a host NumPy array or on {self.backend.key}, got {backend_of(x).key}; move it")
+        checks.check_data("x", x)
+        lead = () if x.ndim < 3 or self.replicas is None else (self.replicas,)
+        if x.ndim != 2 + len(lead) or x.shape[-1] != self.sizes[0] or tuple(x.shape[:-2]) != lead:
+            also = "" if self.replicas is None else f" or ({self.replicas}, rows, {self.sizes[0]})"
+            raise ValueError(f"x must be (rows, {self.sizes[0]}){also}, got {tuple(x.shape)}")
+        return self.backend.xp.astype(x, getattr(self.backend.xp, self.dtype), copy=False)
+
+    def _target(self, t: Array, rows: int) -> Array:
+        """t on the backend, for logits of so many rows; a host array's labels are checked, a device's are not read."""
+        classes, kind = self.sizes[-1], checks.kind_of(t)
+        if kind == "other":
+            raise TypeError(f"t must be integer labels or floats (rows, classes), got {getattr(t, 'dtype', type(t))}")
+        expected = (rows,) if kind == "integer" else (rows, classes)
+        if tuple(t.shape) != expected and (self.replicas is None or tuple(t.shape) != (self.replicas, *expected)):
+            raise ValueError(f"t must be ({rows},) integer labels or ({rows}, {classes}) floats, got {tuple(t.shape)}")
+        if not isinstance(t, np.ndarray):
+            return t
+        if kind == "integer" and t.size and not (t.min() >= 0 and t.max() < classes):
+            raise ValueError(f"t must be labels from 0 to {classes - 1}, got {t.min()} to {t.max()}")
+        return self.backend.asarray(t)
+
+
+def _prefixed(prefix: str, arrays: Mapping[str, Array]) -> Arrays:
+    return {f"{prefix}/{name}": array for name, array in arrays.items()}

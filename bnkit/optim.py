@@ -1,0 +1,185 @@
+"""Optimizers: `update(params, grads)` writes into the arrays of `params`, which keep their identity.
+
+params and grads are dictionaries of arrays with the same names and shapes. lr is a number, or with replicas one for
+each entry of the leading axis. What an optimizer remembers stands in `state` (arrays named "weight/m") and `steps`.
+Defaults are PyTorch's.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import checks
+from .backend import Array, backend_of
+from .reference import quiet
+
+Rate = float | Sequence[float]
+
+
+class Optimizer:
+    """Checks, per-replica learning rates and memory; a subclass has the formula."""
+
+    slots: tuple[str, ...] = ()  # the names of what is remembered of each parameter, zero at the start
+
+    def __init__(self, lr: Rate, **settings: float) -> None:
+        self.lr = np.asarray(lr, dtype=np.float64)
+        if self.lr.ndim > 1 or not np.all(np.isfinite(self.lr)) or np.any(self.lr < 0):
+            raise ValueError(f"lr must be a finite number of at least 0, or one a replica, got {lr!r}")
+        for name, value in settings.items():
+            checks.check_real(name, value, least=0.0, below=np.inf if name in ("eps", "weight_decay") else 1.0)
+            setattr(self, name, float(value))
+        self.settings = {"lr": self.lr.tolist(), **settings}
+        self.state: dict[str, Array] = {}
+        self.steps = 0
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.settings.items())})"
+
+    @quiet
+    def update(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
+        """One step, in place; ValueError where the names or shapes of params and grads differ, before any write."""
+        if params.keys() != grads.keys():
+            raise ValueError(f"grads must have the names of params, {sorted(params)}, got {sorted(grads)}")
+        for name, p in params.items():
+            if tuple(grads[name].shape) != tuple(p.shape):
+                raise ValueError(f"grads[{name!r}] must have shape {tuple(p.shape)}, got {tuple(grads[name].shape)}")
+            if self.lr.ndim and (p.ndim == 0 or p.shape[0] != self.lr.shape[0]):
+                raise ValueError(
+                    f"params[{name!r}] must lead with {self.lr.shape[0]} replicas, one a learning rate, got "
+                    f"{tuple(p.shape)}"
+                )
+            checks.check_writeable(f"params[{name!r}]", p, backend_of(p, grads[name]))
+        self.steps += 1
+        for name, p in params.items():
+            backend = backend_of(p)
+            memory = []
+            for slot in self.slots:
+                if f"{name}/{slot}" not in self.state:
+                    self.state[f"{name}/{slot}"] = backend.xp.zeros_like(p)
+                memory.append(self.state[f"{name}/{slot}"])
+            self._step(backend.xp, p, grads[name], self._rate(backend, p), *memory)
+
+    def _rate(self, backend: Any, p: Array) -> Any:
+        if not self.lr.ndim:
+            return float(self.lr)
+        return backend.asarray(self.lr.reshape(-1, *[1] * (p.ndim - 1)), dtype=p.dtype)
+
+    def _step(self, xp: Any, p: Array, g: Array, lr: Any, *memory: Array) -> None:
+        raise NotImplementedError
+
+
+class SGD(Optimizer):
+    """p -= lr * g."""
+
+    def __init__(self, lr: Rate = 0.01) -> None:
+        super().__init__(lr)
+
+    def _step(self, xp: Any, p: Array, g: Array, lr: Any, *memory: Array) -> None:
+        p -= lr * g
+
+
+class Momentum(Optimizer):
+    """v = momentum * v + g; p -= lr * v. Source: Polyak 1964, as PyTorch's SGD(momentum)."""
+
+    slots = ("v",)
+    momentum: float
+
+    def __init__(self, lr: Rate = 0.01, momentum: float = 0.9) -> None:
+        super().__init__(lr, momentum=momentum)
+
+    def _step(self, xp: Any, p: Array, g: Array, lr: Any, *memory: Array) -> None:
+        (v,) = memory
+        v *= self.momentum
+        v += g
+        p -= lr * v
+
+
+class Nesterov(Momentum):
+    """v = momentum * v + g; p -= lr * (g + momentum * v). Source: Sutskever et al. 2013, as PyTorch's SGD(nesterov)."""
+
+    def _step(self, xp: Any, p: Array, g: Array, lr: Any, *memory: Array) -> None:
+        (v,) = memory
+        v *= self.momentum
+        v += g
+        p -= lr * (g + self.momentum * v)
+
+
+class AdaGrad(Optimizer):
+    """h += g²; p -= lr * g / (√h + eps). Source: Duchi, Hazan & Singer 2011."""
+
+    slots = ("h",)
+    eps: float
+
+    def __init__(self, lr: Rate = 0.01, eps: float = 1e-10) -> None:
+        super().__init__(lr, eps=eps)
+
+    def _step(self, xp: Any, p: Array, g: Array, lr: Any, *memory: Array) -> None:
+        (h,) = memory
+        h += g**2
+        p -= lr * g / (xp.sqrt(h) + self.eps)
+
+
+class RMSProp(Optimizer):
+    """h = alpha * h + (1 - alpha) * g²; p -= lr * g / (√h + eps). Source: Tieleman & Hinton 2012, lecture 6.5."""
+
+    slots = ("h",)
+    alpha: float
+    eps: float
+
+    def __init__(self, lr: Rate = 0.01, alpha: float = 0.99, eps: float = 1e-8) -> None:
+        super().__init__(lr, alpha=alpha, eps=eps)
+
+    def _step(self, xp: Any, p: Array, g: Array, lr: Any, *memory: Array) -> None:
+        (h,) = memory
+        h *= self.alpha
+        h += (1 - self.alpha) * g**2
+        p -= lr * g / (xp.sqrt(h) + self.eps)
+
+
+class Adam(Optimizer):
+    """Adaptive moments with bias correction. Source: Kingma & Ba 2015, algorithm 1."""
+
+    slots = ("m", "v")
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+
+    def __init__(self, lr: Rate = 0.001, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8) -> None:
+        super().__init__(lr, beta1=beta1, beta2=beta2, eps=eps)
+
+    def _step(self, xp: Any, p: Array, g: Array, lr: Any, *memory: Array) -> None:
+        m, v = memory
+        m *= self.beta1
+        m += (1 - self.beta1) * g
+        v *= self.beta2
+        v += (1 - self.beta2) * g**2
+        root = xp.sqrt(v / (1 - self.beta2**self.steps))
+        p -= lr * (m / (1 - self.beta1**self.steps)) / (root + self.eps)
+
+
+class AdamW(Adam):
+    """Adam with weight decay apart from the gradient. Source: Loshchilov & Hutter 2019, algorithm 2.
+
+    It decays every parameter that it is given, as PyTorch's does.
+    """
+
+    def __init__(
+        self,
+        lr: Rate = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        Optimizer.__init__(self, lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
+
+    def _step(self, xp: Any, p: Array, g: Array, lr: Any, *memory: Array) -> None:
+        p *= 1 - lr * self.weight_decay
+        super()._step(xp, p, g, lr, *memory)
+
+
+BY_NAME: dict[str, Callable[..., Optimizer]] = {
+    cls.__name__.lower(): cls for cls in (SGD, Momentum, Nesterov, AdaGrad, RMSProp, Adam, AdamW)
+}

@@ -1,0 +1,172 @@
+"""fit(): training by epochs, with a record of each, callbacks, and a checkpoint from which a killed run goes on."""
+
+import json
+import math
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import checkpoint as files
+from . import checks
+from .data import Dataset
+from .mlp import MLP
+from .optim import Optimizer
+
+Record = dict[str, Any]
+Callback = Callable[[Record, MLP], Any]
+
+
+class EarlyStopping:
+    """A callback that stops once `monitor` has not improved on its best for `patience` epochs.
+
+    monitor: a number of the record (with replicas, its mean counts). A name with "loss" improves downwards, others
+    upwards. After a resumed run its count starts anew from the records.
+    """
+
+    def __init__(self, monitor: str = "test_accuracy", *, patience: int = 5, min_delta: float = 0.0) -> None:
+        checks.check_int("patience", patience)
+        checks.check_real("min_delta", min_delta, least=0.0)
+        self.monitor, self.patience, self.min_delta = monitor, patience, min_delta
+        self.best, self.waited = -math.inf, 0
+
+    def __call__(self, record: Record, model: MLP) -> bool:
+        if self.monitor not in record:
+            raise ValueError(f"monitor must be one of {', '.join(record)}, got {self.monitor!r}")
+        value = float(np.mean(record[self.monitor])) * (-1 if "loss" in self.monitor else 1)
+        if value > self.best + self.min_delta:
+            self.best, self.waited = value, 0
+        else:
+            self.waited += 1
+        return self.waited >= self.patience
+
+
+def fit(
+    model: MLP,
+    data: Dataset | tuple[np.ndarray, np.ndarray],
+    *,
+    optimizer: Optimizer,
+    epochs: int,
+    batch_size: int,
+    seed: int = 0,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> list[Record]:
+    """Train `model` in place, and return one record an epoch.
+
+    An epoch is one pass over the training data in an order drawn from (seed, epoch), in batches of `batch_size` rows;
+    the last batch is smaller where the rows do not divide. data: a Dataset, or (x, t) without a test set.
+
+    A record holds epoch (from 1), step (updates so far), loss (mean over the rows of the epoch, as trained),
+    train_accuracy and, with a test set, test_accuracy (both in inference); with replicas, lists of one value each.
+    callbacks: called with (record, model) after each epoch; True from one of them ends the training.
+    checkpoint: a file that is written after each epoch and, where it exists, gone on from: a run that was killed and
+    started again ends with the same model and records as one that was not.
+    """
+    x, t, test = _training_data(data)
+    checks.check_int("epochs", epochs, least=0)
+    checks.check_int("batch_size", batch_size)
+    checks.check_int("seed", seed, least=0)
+    rows = x.shape[0]
+    if batch_size > rows:
+        raise ValueError(f"batch_size must be at most the {rows} rows of the data, got {batch_size}")
+    _check_last_batch(model, rows, batch_size)
+    settings = _settings(model, optimizer, x, t, batch_size, seed)
+    records: list[Record] = []
+    if checkpoint is not None and Path(checkpoint).exists():
+        records = _resume(checkpoint, settings, model, optimizer)
+        stops = [c(record, model) for record in records for c in callbacks if isinstance(c, EarlyStopping)]
+        if any(stops):
+            return records
+    x, t = model.backend.asarray(x), model.backend.asarray(t)
+
+    batches = math.ceil(rows / batch_size)
+    for epoch in range(len(records), epochs):
+        order = np.random.default_rng([seed, epoch]).permutation(rows)
+        loss: Any = 0.0
+        for i in range(batches):
+            chosen = model.backend.asarray(order[i * batch_size : (i + 1) * batch_size])
+            batch_loss, grads = model.loss_and_grads(x[chosen, ...], t[chosen, ...], step=epoch * batches + i)
+            optimizer.update(model.params, grads)
+            loss = loss + batch_loss * (chosen.shape[0] / rows)
+        record = {"epoch": epoch + 1, "step": (epoch + 1) * batches, "loss": _number(model, loss)}
+        record["train_accuracy"] = _number(model, model.accuracy(x, t))
+        if test is not None:
+            record["test_accuracy"] = _number(model, model.accuracy(*test))
+        records.append(record)
+        if checkpoint is not None:
+            _save(checkpoint, settings, records, model, optimizer)
+        stops = [callback(record, model) for callback in callbacks]
+        if any(stops):
+            break
+    return records
+
+
+def _training_data(data: Any) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    if not isinstance(data, tuple) or len(data) not in (2, 4):
+        raise TypeError(f"data must be a Dataset or (x, t), got {type(data).__name__}")
+    x, t = data[:2]
+    if x.ndim != 2 or x.shape[0] != t.shape[0]:
+        raise ValueError(f"data must be x (rows, inputs) and t with as many rows, got {x.shape} and {t.shape}")
+    return x, t, (data[2], data[3]) if len(data) == 4 else None
+
+
+def _check_last_batch(model: MLP, rows: int, batch_size: int) -> None:
+    """Batch norm that moves a running variance with correction 1 cannot train on a batch of one row."""
+    options = model.config["batch_norm"]
+    options = options if isinstance(options, dict) else {"track": options}
+    if not options.get("track", True) or options.get("correction", 1) == 0:
+        return
+    for batch in {batch_size, rows % batch_size} - {0}:
+        ghost = options.get("ghost") or batch
+        if 1 in {min(batch, ghost), batch % ghost if batch > ghost else 0}:
+            raise ValueError(
+                f"batch_size must leave no batch of 1 row to batch norm with correction=1, got {batch_size} for {rows} "
+                f"rows; choose another, or correction=0"
+            )
+
+
+def _settings(model: MLP, optimizer: Optimizer, x: np.ndarray, t: np.ndarray, batch_size: int, seed: int) -> Record:
+    """What must be the same for a resumed run to be the run; the data by a checksum of their first and last rows."""
+    host = [np.ascontiguousarray(model.backend.to_numpy(a) if not isinstance(a, np.ndarray) else a) for a in (x, t)]
+    return {
+        "model": model.config,
+        "optimizer": repr(optimizer),
+        "data": [[list(a.shape), zlib.crc32(a[:100].tobytes() + a[-100:].tobytes())] for a in host],
+        "batch_size": int(batch_size),
+        "seed": int(seed),
+    }
+
+
+def _resume(path: str | os.PathLike[str], settings: Record, model: MLP, optimizer: Optimizer) -> list[Record]:
+    found, arrays = files.load(path, "fit")
+    wanted = json.loads(json.dumps(settings))
+    differing = [k for k in wanted if found.get("settings", {}).get(k) != wanted[k]]
+    if differing:
+        raise ValueError(
+            f"checkpoint {os.fspath(path)} must be of the same training, but its {' and '.join(differing)} differ; "
+            f"choose another file, or delete it to start anew"
+        )
+    memory = {name: array for name, array in arrays.items() if name.startswith("optimizer/")}
+    model.set_arrays({k: v for k, v in arrays.items() if k not in memory}, source=os.fspath(path))
+    optimizer.steps = found["steps"]
+    optimizer.state = {name.partition("/")[2]: model.backend.asarray(array) for name, array in memory.items()}
+    records: list[Record] = found["records"]
+    return records
+
+
+def _save(
+    path: str | os.PathLike[str], settings: Record, records: list[Record], model: MLP, optimizer: Optimizer
+) -> None:
+    memory = {f"optimizer/{name}": model.backend.to_numpy(array) for name, array in optimizer.state.items()}
+    description = {"settings": settings, "records": records, "steps": optimizer.steps}
+    files.save(path, "fit", description, {**model.arrays(), **memory})
+
+
+def _number(model: MLP, value: Any) -> Any:
+    """A Python float, or with replicas a list of them."""
+    host: Any = (model.backend.to_numpy(value) if model.backend.name != "numpy" else np.asarray(value)).tolist()
+    return host
