@@ -1,0 +1,58 @@
+"""The file an experiment leaves: settings, versions, machine and every record, as JSON."""
+
+import dataclasses
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import bnkit
+from bnkit.backend import Backend
+from bnkit.checkpoint import replacing
+
+Record = dict[str, Any]
+
+
+def write(path: str | os.PathLike[str], settings: Any, records: list[Record], backend: Backend) -> None:
+    """Write the file whole or not at all; `settings` is a dataclass."""
+    content = {
+        "settings": dataclasses.asdict(settings),
+        "versions": versions(backend),
+        "machine": machine(backend),
+        "records": records,
+    }
+    with replacing(path, mode="w") as file:
+        json.dump(content, file, indent=1, allow_nan=False)
+        file.write("\n")
+
+
+def versions(backend: Backend) -> dict[str, str]:
+    return {
+        "bnkit": bnkit.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        **backend.details().get("libraries", {}),
+    }
+
+
+def machine(backend: Backend) -> dict[str, Any]:
+    details = backend.details()
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
+        "backend": backend.key,
+        **{name: details.get(name) for name in ("device", "threads", "simd", "compiled_kernels")},
+    }
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells."""
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,161 @@
+"""Does batch norm make learning less dependent on the initial weights? The tutorial's experiment over 16 scales.
+
+Five hidden layers of 100 ReLU units are trained by SGD on 1,000 images, with and without batch norm, from normal
+weights of standard deviation 1 down to 0.0001. The 16 networks of a kind and seed train in lockstep as replicas.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bnkit import checks, data
+from bnkit.backend import get_backend
+from bnkit.experiments.records import Record
+from bnkit.mlp import MLP
+from bnkit.optim import SGD
+
+SCALES = tuple(float(s) for s in np.logspace(0, -4, num=16))
+# The tutorial's: at small scales eps is of the size of the variance, so another eps is another table.
+BATCH_NORM = {"eps": 1e-6, "correction": 0, "decay": 0.9}
+
+# Okabe & Ito's blue and vermilion, which colour-blind readers can tell apart; the dashes serve the rest.
+STYLES = {True: ("#0072B2", "-", "batch norm"), False: ("#D55E00", "--", "plain")}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is run; the defaults are the tutorial's, but for the dataset and the number of seeds."""
+
+    data: str = "digits"
+    data_dir: str | None = None
+    backend: str | None = None
+    seeds: int = 3
+    epochs: int = 20
+    scales: tuple[float, ...] = SCALES
+    hidden: tuple[int, ...] = (100,) * 5
+    rows: int = 1000
+    batch_size: int = 100
+    lr: float = 0.01
+    dtype: str = "float32"
+
+
+def run(settings: Settings, *, on_progress: Callable[[int, int], None] | None = None) -> list[Record]:
+    """One record for each seed, kind, scale and epoch: scale, batch_norm, seed, epoch, accuracy, diverged.
+
+    Batches are drawn with replacement; `accuracy` is that on all the rows, in inference, after the first update of the
+    epoch, as in the tutorial: epoch e (from 1) comes after (e - 1) * rows / batch_size + 1 updates. `diverged` tells
+    that a logit was not finite then. on_progress(done, total) counts updates.
+    """
+    for name in ("seeds", "epochs", "rows", "batch_size"):
+        checks.check_int(name, getattr(settings, name))
+    backend = get_backend(settings.backend)
+    loaded = data.load(settings.data, path=settings.data_dir)
+    x, t = loaded.x_train[: settings.rows], loaded.t_train[: settings.rows]
+    rows = x.shape[0]
+    if settings.batch_size > rows:
+        raise ValueError(f"batch_size must be at most the {rows} rows of {settings.data}, got {settings.batch_size}")
+    sizes = (x.shape[1], *settings.hidden, loaded.classes)
+    every = rows // settings.batch_size
+    updates = (settings.epochs - 1) * every + 1
+    x, t = backend.asarray(x), backend.asarray(t)
+    records: list[Record] = []
+    for seed in range(settings.seeds):
+        models = {kind: _networks(kind, sizes, seed, settings) for kind in (False, True)}
+        optimizer = SGD(lr=settings.lr)
+        generator = np.random.default_rng(seed)
+        for step in range(updates):
+            chosen = backend.asarray(generator.choice(rows, settings.batch_size))
+            for kind, model in models.items():
+                _, grads = model.loss_and_grads(x[chosen, ...], t[chosen, ...], step=step)
+                optimizer.update(model.params, grads)
+                if step % every == 0:
+                    records += _measure(model, x, t, kind, seed, step // every + 1, settings)
+            if on_progress is not None:
+                on_progress(seed * updates + step + 1, settings.seeds * updates)
+    return records
+
+
+def final(records: list[Record]) -> dict[float, dict[bool, tuple[float, float, float, int]]]:
+    """By scale and kind, at the last epoch: mean, lowest and highest accuracy over the seeds, how many diverged."""
+    last = max(r["epoch"] for r in records)
+    table: dict[float, dict[bool, tuple[float, float, float, int]]] = {}
+    for scale in sorted({r["scale"] for r in records}, reverse=True):
+        table[scale] = {}
+        for kind in (False, True):
+            rows = [r for r in records if (r["scale"], r["batch_norm"], r["epoch"]) == (scale, kind, last)]
+            accuracies = [r["accuracy"] for r in rows]
+            spread = (float(np.mean(accuracies)), min(accuracies), max(accuracies))
+            table[scale][kind] = (*spread, sum(r["diverged"] for r in rows))
+    return table
+
+
+def plot(records: list[Record]) -> Any:
+    """The tutorial's figure: a grid of accuracy against epochs, one panel a scale; the band spans the seeds."""
+    from matplotlib.figure import Figure
+
+    scales = sorted({r["scale"] for r in records}, reverse=True)
+    columns = min(4, len(scales))
+    lines = -(-len(scales) // columns)
+    seeds = len({r["seed"] for r in records})
+    figure = Figure(figsize=(3.0 * columns, 2.3 * lines + 1.1), layout="constrained")
+    axes = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    for panel in axes.flat[len(scales) :]:
+        panel.set_visible(False)
+    for panel, scale in zip(axes.flat, scales, strict=False):
+        panel.set_title(f"W = {scale:.3g}", fontsize=11)
+        panel.set_ylim(-0.03, 1.03)
+        panel.grid(color="0.9")
+        panel.set_axisbelow(True)
+        for kind, (colour, dashes, label) in STYLES.items():
+            own = [r for r in records if r["scale"] == scale and r["batch_norm"] == kind]
+            epochs = sorted({r["epoch"] for r in own})
+            values = np.array([[r["accuracy"] for r in own if r["epoch"] == e] for e in epochs])
+            panel.plot(epochs, values.mean(axis=1), color=colour, linestyle=dashes, linewidth=1.8, label=label)
+            panel.fill_between(epochs, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.2, linewidth=0)
+            diverged = sum(r["diverged"] for r in own if r["epoch"] == epochs[-1])
+            if diverged:
+                note = f"{label}: {diverged} of {seeds} diverged"
+                height = 0.9 if kind else 0.17
+                panel.text(0.97, height, note, color=colour, fontsize=9, ha="right", transform=panel.transAxes)
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False, fontsize=11)
+    figure.supxlabel("epoch")
+    figure.supylabel(f"accuracy on the training images (mean of {seeds} seeds; the band spans them)", fontsize=11)
+    return figure
+
+
+def _networks(batch_norm: bool, sizes: tuple[int, ...], seed: int, settings: Settings) -> MLP:
+    """One network a scale; running variances start at 0, as the tutorial's do."""
+    model = MLP(
+        sizes,
+        batch_norm=BATCH_NORM if batch_norm else False,
+        init=settings.scales,
+        replicas=len(settings.scales),
+        seed=seed,
+        backend=settings.backend,
+        dtype=settings.dtype,
+    )
+    for name, array in model.state.items():
+        if name.endswith("running_var"):
+            array[...] = 0
+    return model
+
+
+def _measure(model: MLP, x: Any, t: Any, kind: bool, seed: int, epoch: int, settings: Settings) -> list[Record]:
+    xp, to_numpy = model.backend.xp, model.backend.to_numpy
+    logits = model.predict(x)
+    accuracies = to_numpy(xp.mean(xp.astype(xp.argmax(logits, axis=-1) == t, xp.float64), axis=-1))
+    finite = to_numpy(xp.all(xp.isfinite(logits), axis=(-2, -1)))
+    return [
+        {
+            "scale": scale,
+            "batch_norm": kind,
+            "seed": seed,
+            "epoch": epoch,
+            "accuracy": float(accuracy),
+            "diverged": not bool(ok),
+        }
+        for scale, accuracy, ok in zip(settings.scales, accuracies, finite, strict=True)
+    ]
