@@ -81,7 +81,7 @@ def fit(
         stops = [c(record, model) for record in records for c in callbacks if isinstance(c, EarlyStopping)]
         if any(stops):
             return records
-    x, t = model.backend.asarray(x), model.backend.asarray(t)
+    x, t, take = model.backend.asarray(x), model.backend.asarray(t), model.backend.xp.take
 
     batches = math.ceil(rows / batch_size)
     for epoch in range(len(records), epochs):
@@ -89,7 +89,8 @@ def fit(
         loss: Any = 0.0
         for i in range(batches):
             chosen = model.backend.asarray(order[i * batch_size : (i + 1) * batch_size])
-            batch_loss, grads = model.loss_and_grads(x[chosen, ...], t[chosen, ...], step=epoch * batches + i)
+            batch = take(x, chosen, axis=0), take(t, chosen, axis=0)
+            batch_loss, grads = model.loss_and_grads(*batch, step=epoch * batches + i)
             optimizer.update(model.params, grads)
             loss = loss + batch_loss * (chosen.shape[0] / rows)
         record = {"epoch": epoch + 1, "step": (epoch + 1) * batches, "loss": _number(model, loss)}

@@ -59,7 +59,7 @@ def run(settings: Settings, *, on_progress: Callable[[int, int], None] | None = 
     sizes = (x.shape[1], *settings.hidden, loaded.classes)
     every = rows // settings.batch_size
     updates = (settings.epochs - 1) * every + 1
-    x, t = backend.asarray(x), backend.asarray(t)
+    x, t, take = backend.asarray(x), backend.asarray(t), backend.xp.take
     records: list[Record] = []
     for seed in range(settings.seeds):
         models = {kind: _networks(kind, sizes, seed, settings) for kind in (False, True)}
@@ -68,7 +68,7 @@ def run(settings: Settings, *, on_progress: Callable[[int, int], None] | None = 
         for step in range(updates):
             chosen = backend.asarray(generator.choice(rows, settings.batch_size))
             for kind, model in models.items():
-                _, grads = model.loss_and_grads(x[chosen, ...], t[chosen, ...], step=step)
+                _, grads = model.loss_and_grads(take(x, chosen, axis=0), take(t, chosen, axis=0), step=step)
                 optimizer.update(model.params, grads)
                 if step % every == 0:
                     records += _measure(model, x, t, kind, seed, step // every + 1, settings)
