@@ -214,7 +214,7 @@ def get_backend(name: str | Backend | None = None) -> Backend:
     base, _, device = name.partition(":")
     key = _class(base).resolve(device or None)
     if key not in _instances:
-        _instances[key] = _class(base)(key.partition(":")[2] or None)
+        _instances.setdefault(key, _class(base)(key.partition(":")[2] or None))  # one, whichever thread was first
     return _instances[key]
 
 
@@ -261,9 +261,7 @@ def backends() -> dict[str, BackendInfo]:
 
 def register(name: str, backend: type[Backend]) -> None:
     """Make a backend class known by `name` in this process, as an entry point in `bnkit.backends` does for good."""
-    if not (isinstance(backend, type) and issubclass(backend, Backend)):
-        raise TypeError(f"backend must be a subclass of bnkit.backend.Backend, got {backend!r}")
-    _classes[name] = backend
+    _classes[name] = _checked(name, backend)
 
 
 def dtype_name(a: Array) -> str:
@@ -273,6 +271,12 @@ def dtype_name(a: Array) -> str:
 
 def _names() -> list[str]:
     return list(dict.fromkeys([*_BUILT_IN, *(point.name for point in _third_party()), *_classes]))
+
+
+def _checked(name: str, backend: Any) -> type[Backend]:
+    if not (isinstance(backend, type) and issubclass(backend, Backend)):
+        raise TypeError(f"backend {name!r} must be a subclass of bnkit.backend.Backend, got {backend!r}")
+    return backend
 
 
 def _third_party() -> Any:
@@ -291,13 +295,11 @@ def _load(name: str) -> type[Backend]:
     try:
         if name in _BUILT_IN:
             package, attribute = _BUILT_IN[name]
-            loaded: type[Backend] = getattr(importlib.import_module(package), attribute)
-            return loaded
+            return _checked(name, getattr(importlib.import_module(package), attribute))
         for point in _third_party():
             if point.name == name:
-                loaded = point.load()
-                return loaded
-    except ImportError as error:
+                return _checked(name, point.load())
+    except Exception as error:  # a third party's package raises what it likes
         raise BackendError(
             f"backend {name!r} cannot be imported ({error})", remedy="reinstall the package that provides it"
         ) from error

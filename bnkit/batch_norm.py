@@ -117,6 +117,9 @@ def batch_norm(
     running = checks.check_running(x, layout, running_mean, running_var, backend, train=train)
     checks.check_parameter("gamma", gamma, x, layout)
     checks.check_parameter("beta", beta, x, layout)
+    if train and running is not None:
+        for name, array in zip(("running_mean", "running_var"), running, strict=True):
+            checks.check_apart(name, array, {"gamma": gamma, "beta": beta}, backend)
     if residual is not None:
         checks.check_like("residual", residual, x)
     if mask is not None:
@@ -148,6 +151,10 @@ def batch_norm(
         y, statistics = _train_over_ranks(call, reduce, float(decay), correction)
     else:
         y, statistics = _train(call, segments, float(decay), correction)
+    if train and running is not None:
+        for own, flat in zip(running, call.running, strict=True):
+            if not backend.overlap(own, flat):  # its strides left it no view as (groups, channels)
+                own[...] = xp.reshape(flat, own.shape)
     cache = BatchNormCache(
         backend,
         layout,
@@ -267,11 +274,21 @@ def _train_over_ranks(call: _Call, reduce: Reduce, decay: float, correction: int
     count, mean, m2 = backend.batch_norm_moments(call.x, mask=call.mask)
     summed = reduce(xp.stack([count, count * mean]))
     total = summed[0, ...]
-    common = summed[1, ...] / xp.where(total > 0, total, xp.ones_like(total))
-    moments = reference.Moments(total, common, reduce(m2 + count * (mean - common) ** 2))
+    known = total > 0
+    n = xp.where(known, total, xp.ones_like(total))
+    common = summed[1, ...] / n
+    away = mean - common
+    summed = reduce(xp.stack([count * away, m2 + count * away**2]))
+    common = common + summed[0, ...] / n  # the second look makes it exact for a constant channel
+    moments = reference.Moments(total, common, summed[1, ...])
     var = reference.variance(xp, moments, 0)
+    rstd = reference.reciprocal_std(xp, var, call.eps)
+    x = call.x
+    if call.mask is not None:  # of a channel that the mask hides wholly, beta is all that is left
+        rstd = xp.where(known, rstd, xp.zeros_like(rstd))
+        x = xp.where(known[:, None, :, None], x, xp.zeros_like(x))
     y, active = backend.batch_norm_inference(
-        call.x,
+        x,
         call.gamma,
         call.beta,
         common,
@@ -283,7 +300,7 @@ def _train_over_ranks(call: _Call, reduce: Reduce, decay: float, correction: int
     )
     if call.running[0] is not None:
         reference.move_running(xp, *call.running, moments, decay=decay, correction=correction)
-    return y, [Statistics(common, reference.reciprocal_std(xp, var, call.eps), total, active)]
+    return y, [Statistics(common, rstd, total, active)]
 
 
 def _infer(call: _Call) -> tuple[Array, list[Statistics]]:

@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -46,13 +44,14 @@ def save(
 def load(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The description and the arrays that `save` wrote; ValueError where the file is damaged or something else."""
     path = os.fspath(path)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(arrays.pop(_DESCRIPTION).tobytes())
-        found, version, description = header["kind"], header["format"], header["description"]
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} must be a file written by bnkit, and is damaged or another ({error})") from error
+    with open(path, "rb") as opened:
+        try:
+            with np.load(opened, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            header = json.loads(arrays.pop(_DESCRIPTION).tobytes())
+            found, version, description = header["kind"], header["format"], header["description"]
+        except Exception as error:  # zip, zlib, NumPy and JSON each have their own for a file that is not theirs
+            raise ValueError(f"{path} must be a file written by bnkit, and is damaged or another ({error})") from error
     if (found, version) != (kind, _FORMAT):
         raise ValueError(f"{path} must hold {kind!r} of format {_FORMAT}, got {found!r} of format {version}")
     return description, arrays

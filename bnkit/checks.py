@@ -6,7 +6,7 @@ from typing import Any
 
 from .backend import Array, Backend, dtype_name
 from .ghost import Segment
-from .layout import Layout, memory_order
+from .layout import Layout, memory_order, parameter_axes
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 ACTIVATIONS = (None, "relu")
@@ -20,8 +20,7 @@ def parameter_dtype(dtype: str) -> str:
 def check_options(
     *, train: Any, decay: Any, eps: Any, correction: Any, activation: Any, ghost: Any, reduce: Any
 ) -> None:
-    if type(train).__name__ not in ("bool", "bool_"):
-        raise TypeError(f"train must be True or False, got {train!r}")
+    check_train(train)
     if decay is None:
         raise ValueError("decay must be a finite float, got None; the cumulative average is BatchNorm(decay=None)")
     check_real("decay", decay)
@@ -38,18 +37,24 @@ def check_options(
         raise ValueError("ghost and reduce must not be given together; leave one out")
 
 
-def check_int(name: str, value: Any, *, least: int = 1) -> None:
+def check_train(train: Any) -> None:
+    if type(train).__name__ not in ("bool", "bool_"):
+        raise TypeError(f"train must be True or False, got {train!r}")
+
+
+def check_int(name: str, value: Any, *, least: int = 1, below: float = math.inf) -> None:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an int, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
+    if not least <= value < below:
+        bound = "" if below == math.inf else f" and below {below}"
+        raise ValueError(f"{name} must be at least {least}{bound}, got {value}")
 
 
 def check_real(name: str, value: Any, *, least: float = -math.inf, below: float = math.inf) -> None:
     """`value` is a finite number with least ≤ value < below."""
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__") or getattr(value, "ndim", 0) > 0:
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not (math.isfinite(value) and least <= value < below):
+    if not (least <= value < below and abs(value) < math.inf):
         bounds = "" if least == -math.inf else f" of at least {least:g}"
         bounds += "" if below == math.inf else f" and below {below:g}"
         raise ValueError(f"{name} must be a finite number{bounds}, got {value!r}")
@@ -61,8 +66,17 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
 
 
 def check_data(name: str, x: Array) -> None:
+    if x is None:
+        raise TypeError(f"{name} must be an array, got None")
     if dtype_name(x) not in FLOATS:
         raise TypeError(f"{name} must be one of {', '.join(FLOATS)}, got {dtype_name(x)}; convert it")
+
+
+def check_features(x: Array, axis: int | tuple[int, ...], features: tuple[int, ...]) -> None:
+    check_data("x", x)
+    found = tuple(x.shape[a] for a in parameter_axes(axis, x.ndim))
+    if found != features:
+        raise ValueError(f"x must have {features} features at axis {axis}, got {found}")
 
 
 def check_parameter(name: str, array: Array | None, x: Array, layout: Layout) -> None:
@@ -109,6 +123,8 @@ def check_enough(segments: Sequence[Segment], layout: Layout, correction: int) -
 
 
 def check_like(name: str, array: Array, x: Array) -> None:
+    if array is None:
+        raise TypeError(f"{name} must be an array, got None")
     if tuple(array.shape) != tuple(x.shape):
         raise ValueError(f"{name} must have the shape of x, {tuple(x.shape)}, got {tuple(array.shape)}")
     if dtype_name(array) != dtype_name(x):
@@ -124,7 +140,7 @@ def check_out(out: Array, x: Array, backend: Backend) -> None:
     """`out` has the shape, dtype and memory layout that a new result would have."""
     check_like("out", out, x)
     check_writeable("out", out, backend)
-    if getattr(x, "strides", None) is None or _strides(out) == _strides(x):
+    if getattr(x, "strides", None) is None or 0 in x.shape or _strides(out) == _strides(x):
         return
     if memory_order(x) is not None or not out.flags.c_contiguous:
         raise ValueError(

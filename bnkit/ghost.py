@@ -45,7 +45,7 @@ def split(xp: Any, view: Array | None, segment: Segment) -> Array | None:
         return view
     groups, _, channels, inner = view.shape
     rows = (segment.stop - segment.start) // segment.parts
-    return xp.reshape(view[:, segment.start : segment.stop], (groups * segment.parts, rows, channels, inner))
+    return xp.reshape(view[:, segment.start : segment.stop, ...], (groups * segment.parts, rows, channels, inner))
 
 
 def join(xp: Any, pieces: Sequence[Array], shape: tuple[int, int, int, int]) -> Array:

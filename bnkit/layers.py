@@ -55,7 +55,7 @@ class Linear:
         checks.check_choice("dtype", dtype, ("float32", "float64"))
         inits, seeds = per_replica("init", init, replicas), per_replica("seed", seed, replicas)
         for s in seeds:
-            checks.check_int("seed", s, least=0)
+            checks.check_int("seed", s, least=0, below=2**64)
         backend = get_backend(backend)
         weight = draw_weights(inputs, outputs, inits=inits, seeds=seeds, layer=layer, dtype=dtype)
         self.params: Arrays = {"weight": backend.asarray(weight[0] if replicas is None else weight)}
@@ -66,8 +66,13 @@ class Linear:
 
     def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Array]:
         weight = self.params["weight"]
-        if x.ndim < 2 or x.shape[-1] != weight.shape[-2]:
-            raise ValueError(f"x must be (rows, {weight.shape[-2]}), got {tuple(x.shape)}")
+        backend_of(x, weight)
+        checks.check_data("x", x)
+        lead = tuple(weight.shape[:-2]) if x.ndim > 2 else ()
+        if x.ndim < 2 or tuple(x.shape) != (*lead, x.shape[-2], weight.shape[-2]):
+            width = weight.shape[-2]
+            also = f" or ({weight.shape[0]}, rows, {width})" if weight.ndim > 2 else ""
+            raise ValueError(f"x must be (rows, {width}){also}, got {tuple(x.shape)}")
         y = x @ weight
         if "bias" in self.params:
             y += self.params["bias"][..., None, :]
@@ -128,7 +133,7 @@ class BatchNorm:
         if len(shape) != (len(axis) if isinstance(axis, (tuple, list)) else 1):
             raise ValueError(f"features must have one size for each of axis {axis!r}, got {features!r}")
         checks.check_choice("dtype", dtype, checks.FLOATS)
-        self.features, self.axis = features, axis
+        self.features, self.axis = shape, axis
         self.decay, self.eps, self.correction = decay, eps, correction
         self.activation, self.ghost, self.dtype = activation, ghost, dtype
         backend = get_backend(backend)
@@ -158,6 +163,9 @@ class BatchNorm:
         key: Key | None = None,
     ) -> tuple[Array, BatchNormCache]:
         """y like x, and the cache for `backward`; in training the state moves."""
+        checks.check_train(train)
+        if not self.params and not self.state:  # else these tell
+            checks.check_features(x, self.axis, self.features)
         count = self.state.get("count")
         decay = self.decay
         if decay is None:
@@ -315,8 +323,8 @@ def per_replica(name: str, value: Any, replicas: int | None) -> list[Any]:
     if replicas is not None:
         checks.check_int("replicas", replicas)
     if isinstance(value, str) or np.ndim(value) == 0:
-        return [value.item() if isinstance(value, np.generic) else value] * (1 if replicas is None else replicas)
-    values = value.tolist() if isinstance(value, np.ndarray) else list(value)
+        return [value.item() if hasattr(value, "item") else value] * (1 if replicas is None else replicas)
+    values = [v.item() if hasattr(v, "item") else v for v in value]
     if replicas is None:
         raise ValueError(f"{name} must be one value without replicas, got {len(values)}; pass replicas={len(values)}")
     if len(values) != replicas:

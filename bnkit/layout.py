@@ -1,6 +1,7 @@
 """How an array's memory reads as the 4-D view `(groups, rows, channels, inner)` that every batch-norm op sees."""
 
 import math
+import operator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -19,8 +20,10 @@ class Layout(NamedTuple):
     batch: int  # the axis of the batch: the first one that is reduced
 
     def view(self, xp: Any, a: Array) -> Array:
-        """`a` as `(groups, rows, channels, inner)`; a copy only where its memory does not lie in `order`."""
-        return xp.reshape(a if self.order == tuple(range(a.ndim)) else xp.permute_dims(a, self.order), self.shape)
+        """`a` as `(groups, rows, channels, inner)`, C contiguous; a copy only where its memory is not in `order`."""
+        view = xp.reshape(a if self.order == tuple(range(a.ndim)) else xp.permute_dims(a, self.order), self.shape)
+        flags = getattr(view, "flags", None)
+        return view if flags is None or flags.c_contiguous else xp.ascontiguousarray(view)
 
     def restore(self, xp: Any, view: Array) -> Array:
         """The inverse of `view`: the array in its own shape."""
@@ -34,12 +37,12 @@ class Layout(NamedTuple):
 
 def parameter_axes(axis: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
     """The axes that keep their own statistics, sorted and counted from the front; ValueError if they are not legal."""
-    given = (axis,) if isinstance(axis, int) else tuple(axis) if isinstance(axis, (tuple, list)) else None
-    if not given or not all(isinstance(a, int) and not isinstance(a, bool) for a in given):
+    given = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
+    if not given or not all(hasattr(a, "__index__") and not isinstance(a, bool) for a in given):
         raise TypeError(f"axis must be an int or a tuple of ints, got {axis!r}")
     if not all(-ndim <= a < ndim for a in given):
         raise ValueError(f"axis must lie within the {ndim} axes of x, got {axis!r}")
-    axes = tuple(sorted(a % ndim for a in given))
+    axes = tuple(sorted(operator.index(a) % ndim for a in given))
     if len(set(axes)) < len(axes):
         raise ValueError(f"axis must not name an axis twice, got {axis!r}")
     inner = axes[1:] if axes[0] == 0 and len(axes) > 1 and axes[1] > 1 else axes
@@ -67,14 +70,17 @@ def memory_order(a: Array) -> tuple[int, ...] | None:
     return order
 
 
-@lru_cache(maxsize=4096)
 def make_layout(shape: tuple[int, ...], axis: int | tuple[int, ...], memory: tuple[int, ...] | None) -> Layout:
     """The layout for an array of this shape and memory order.
 
     Memory order is kept wherever it reads as a 4-D view (C order, channels-last and others); else C order is used, at
     the price of a copy.
     """
-    axes = parameter_axes(axis, len(shape))
+    return _make_layout(shape, parameter_axes(axis, len(shape)), memory)
+
+
+@lru_cache(maxsize=4096)
+def _make_layout(shape: tuple[int, ...], axes: tuple[int, ...], memory: tuple[int, ...] | None) -> Layout:
     identity = tuple(range(len(shape)))
     grouped = len(axes) > 1 and axes[0] == 0 and axes[1] > 1
     memory = identity if memory is None else memory

@@ -1,6 +1,7 @@
 """Multilayer perceptrons: Linear, batch norm, activation and dropout for each hidden layer, and a last Linear."""
 
 import itertools
+import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -54,14 +55,17 @@ class MLP:
             raise ValueError(f"sizes must be (inputs, hidden, …, classes), got {sizes}")
         for n in sizes:
             checks.check_int("sizes", n)
+        sizes = tuple(operator.index(n) for n in sizes)
         checks.check_choice("activation", activation, tuple(ACTIVATIONS))
         checks.check_choice("dtype", dtype, ("float32", "float64"))
         checks.check_real("weight_decay", weight_decay, least=0.0)
         checks.check_real("dropout", dropout, least=0.0, below=1.0)
+        if not isinstance(batch_norm, (bool, Mapping)):
+            raise TypeError(f"batch_norm must be a bool or a dictionary of options, got {batch_norm!r}")
         options = dict(batch_norm) if isinstance(batch_norm, Mapping) else {}
         if unknown := options.keys() - set(BATCH_NORM_OPTIONS):
             raise ValueError(f"batch_norm takes {', '.join(BATCH_NORM_OPTIONS)}, got {', '.join(sorted(unknown))}")
-        normalized = isinstance(batch_norm, Mapping) or bool(batch_norm)
+        normalized = isinstance(batch_norm, Mapping) or batch_norm
         self.backend = get_backend(backend)
         self.sizes, self.dtype, self.replicas, self.weight_decay = sizes, dtype, replicas, float(weight_decay)
         inits, seeds = per_replica("init", init, replicas), per_replica("seed", seed, replicas)
@@ -115,17 +119,16 @@ class MLP:
     @quiet
     def loss(self, x: Array, t: Array) -> Array:
         """Mean cross-entropy and the weight decay's term, in inference."""
-        logits = self.predict(x)
-        return self.backend.softmax_cross_entropy(logits, self._target(t, logits.shape[-2]))[0] + self._penalty()
+        x, t = self.prepare(x, t)
+        return self.backend.softmax_cross_entropy(self.predict(x), t)[0] + self._penalty()
 
     @quiet
     def accuracy(self, x: Array, t: Array) -> Array:
         """The share of rows whose largest logit is that of the label, in inference."""
         xp = self.backend.xp
-        logits = self.predict(x)
-        t = self._target(t, logits.shape[-2])
-        labels = t if xp.isdtype(t.dtype, "integral") else xp.argmax(t, axis=-1)
-        right = xp.argmax(logits, axis=-1) == xp.astype(labels, xp.int64)
+        x, t = self.prepare(x, t)
+        labels = t if checks.kind_of(t) == "integer" else xp.argmax(t, axis=-1)
+        right = xp.argmax(self.predict(x), axis=-1) == xp.astype(labels, xp.int64)
         return xp.mean(xp.astype(right, xp.float64), axis=-1)
 
     @quiet
@@ -135,8 +138,7 @@ class MLP:
         Dropout is drawn as a function of (seed, layer, step). With replicas each loss is its network's own.
         """
         checks.check_int("step", step, least=0)
-        x = self._data(x)
-        t = self._target(t, x.shape[-2])
+        x, t = self.prepare(x, t)
         logits, caches = self.network.forward(x, train=True, key=(self.seed, 0, step))
         loss, dlogits = self.backend.softmax_cross_entropy(logits, t)
         grads = self.network.gradients(dlogits, caches)
@@ -144,6 +146,13 @@ class MLP:
             for name, w in self._weights().items():
                 grads[name] += self.weight_decay * w
         return loss + self._penalty(), grads
+
+    def prepare(self, x: Array, t: Array) -> tuple[Array, Array]:
+        """x and t checked and on the model's backend, x in its dtype, as every method takes them without a copy."""
+        x = self._data(x)
+        if x.shape[-2] == 0:
+            raise ValueError(f"x must have at least one row, got {tuple(x.shape)}")
+        return x, self._target(t, x.shape[-2])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to `path` as an .npz file, whole or not at all."""
@@ -202,6 +211,10 @@ class MLP:
         if tuple(t.shape) != expected and (self.replicas is None or tuple(t.shape) != (self.replicas, *expected)):
             raise ValueError(f"t must be ({rows},) integer labels or ({rows}, {classes}) floats, got {tuple(t.shape)}")
         if not isinstance(t, np.ndarray):
+            if backend_of(t) is not self.backend:
+                raise TypeError(
+                    f"t must be a host NumPy array or on {self.backend.key}, got {backend_of(t).key}; move it"
+                )
             return t
         if kind == "integer" and t.size and not (t.min() >= 0 and t.max() < classes):
             raise ValueError(f"t must be labels from 0 to {classes - 1}, got {t.min()} to {t.max()}")

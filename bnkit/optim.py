@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import checks
-from .backend import Array, backend_of
+from .backend import Array, backend_of, dtype_name
 from .reference import quiet
 
 Rate = float | Sequence[float]
@@ -23,7 +23,10 @@ class Optimizer:
     slots: tuple[str, ...] = ()  # the names of what is remembered of each parameter, zero at the start
 
     def __init__(self, lr: Rate, **settings: float) -> None:
-        self.lr = np.asarray(lr, dtype=np.float64)
+        given = np.asarray(lr)
+        if given.dtype.kind not in "iuf":
+            raise TypeError(f"lr must be a number, or one a replica, got {lr!r}")
+        self.lr = given.astype(np.float64)
         if self.lr.ndim > 1 or not np.all(np.isfinite(self.lr)) or np.any(self.lr < 0):
             raise ValueError(f"lr must be a finite number of at least 0, or one a replica, got {lr!r}")
         for name, value in settings.items():
@@ -42,14 +45,7 @@ class Optimizer:
         if params.keys() != grads.keys():
             raise ValueError(f"grads must have the names of params, {sorted(params)}, got {sorted(grads)}")
         for name, p in params.items():
-            if tuple(grads[name].shape) != tuple(p.shape):
-                raise ValueError(f"grads[{name!r}] must have shape {tuple(p.shape)}, got {tuple(grads[name].shape)}")
-            if self.lr.ndim and (p.ndim == 0 or p.shape[0] != self.lr.shape[0]):
-                raise ValueError(
-                    f"params[{name!r}] must lead with {self.lr.shape[0]} replicas, one a learning rate, got "
-                    f"{tuple(p.shape)}"
-                )
-            checks.check_writeable(f"params[{name!r}]", p, backend_of(p, grads[name]))
+            self._check(name, p, grads[name])
         self.steps += 1
         for name, p in params.items():
             backend = backend_of(p)
@@ -59,6 +55,25 @@ class Optimizer:
                     self.state[f"{name}/{slot}"] = backend.xp.zeros_like(p)
                 memory.append(self.state[f"{name}/{slot}"])
             self._step(backend.xp, p, grads[name], self._rate(backend, p), *memory)
+
+    def _check(self, name: str, p: Array, g: Array) -> None:
+        backend = backend_of(p, g)
+        if dtype_name(p) not in ("float32", "float64") or dtype_name(g) != dtype_name(p):
+            raise TypeError(f"params[{name!r}] and its gradient must be float32 or float64, got {p.dtype}, {g.dtype}")
+        if tuple(g.shape) != tuple(p.shape):
+            raise ValueError(f"grads[{name!r}] must have shape {tuple(p.shape)}, got {tuple(g.shape)}")
+        if self.lr.ndim and (p.ndim == 0 or p.shape[0] != self.lr.shape[0]):
+            raise ValueError(
+                f"params[{name!r}] must lead with {self.lr.shape[0]} replicas, one a learning rate, got "
+                f"{tuple(p.shape)}"
+            )
+        for memory in (self.state.get(f"{name}/{slot}") for slot in self.slots):
+            if memory is not None and tuple(memory.shape) != tuple(p.shape):
+                raise ValueError(
+                    f"params[{name!r}] must keep its shape {tuple(memory.shape)}, got {tuple(p.shape)}; "
+                    f"make an optimizer for each model"
+                )
+        checks.check_writeable(f"params[{name!r}]", p, backend)
 
     def _rate(self, backend: Any, p: Array) -> Any:
         if not self.lr.ndim:

@@ -242,10 +242,11 @@ def uniform(xp: Any, blocks: Array, key_words: tuple[Any, Any], counter_words: t
 def pack_bits(xp: Any, flags: Array) -> Array:
     """`flags` in an eighth of the memory: bit k of byte j is flag k * bytes + j."""
     flat = xp.reshape(flags, (-1,))
-    size = -(-flat.shape[0] // 8)
+    total = flat.shape[0]
+    size = -(-total // 8)
     packed = xp.zeros_like(flat[:size], dtype=xp.uint8)
     for k in range(8):
-        part = flat[k * size : (k + 1) * size]
+        part = flat[min(k * size, total) : min((k + 1) * size, total)]
         packed[: part.shape[0]] |= xp.astype(part, xp.uint8) << k
     return packed
 

@@ -24,7 +24,7 @@ class EarlyStopping:
     """A callback that stops once `monitor` has not improved on its best for `patience` epochs.
 
     monitor: a number of the record (with replicas, its mean counts). A name with "loss" improves downwards, others
-    upwards. After a resumed run its count starts anew from the records.
+    upwards. It starts anew at each epoch 1; a run that is gone on from a checkpoint shows it the past records first.
     """
 
     def __init__(self, monitor: str = "test_accuracy", *, patience: int = 5, min_delta: float = 0.0) -> None:
@@ -34,6 +34,8 @@ class EarlyStopping:
         self.best, self.waited = -math.inf, 0
 
     def __call__(self, record: Record, model: MLP) -> bool:
+        if record["epoch"] == 1:
+            self.best, self.waited = -math.inf, 0
         if self.monitor not in record:
             raise ValueError(f"monitor must be one of {', '.join(record)}, got {self.monitor!r}")
         value = float(np.mean(record[self.monitor])) * (-1 if "loss" in self.monitor else 1)
@@ -66,22 +68,32 @@ def fit(
     checkpoint: a file that is written after each epoch and, where it exists, gone on from: a run that was killed and
     started again ends with the same model and records as one that was not.
     """
-    x, t, test = _training_data(data)
     checks.check_int("epochs", epochs, least=0)
     checks.check_int("batch_size", batch_size)
     checks.check_int("seed", seed, least=0)
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be one of bnkit.optim, got {optimizer!r}")
+    if optimizer.lr.ndim and optimizer.lr.shape != (model.replicas,):
+        raise ValueError(f"optimizer must have one lr for each of {model.replicas} replicas, got {optimizer.lr.size}")
+    for callback in callbacks:
+        if not callable(callback):
+            raise TypeError(f"callbacks must be functions of (record, model), got {callback!r}")
+    (x, t), *test = [model.prepare(*pair) for pair in _pairs(data)]
     rows = x.shape[0]
     if batch_size > rows:
         raise ValueError(f"batch_size must be at most the {rows} rows of the data, got {batch_size}")
     _check_last_batch(model, rows, batch_size)
-    settings = _settings(model, optimizer, x, t, batch_size, seed)
     records: list[Record] = []
-    if checkpoint is not None and Path(checkpoint).exists():
-        records = _resume(checkpoint, settings, model, optimizer)
+    settings: Record = {}
+    if checkpoint is not None:
+        if not Path(checkpoint).parent.is_dir():
+            raise FileNotFoundError(f"checkpoint must lie in an existing folder, got {os.fspath(checkpoint)}; make it")
+        settings = _settings(model, optimizer, x, t, batch_size, seed)
+        if Path(checkpoint).exists():
+            records = _resume(checkpoint, settings, model, optimizer)
         stops = [c(record, model) for record in records for c in callbacks if isinstance(c, EarlyStopping)]
         if any(stops):
             return records
-    x, t, take = model.backend.asarray(x), model.backend.asarray(t), model.backend.xp.take
 
     batches = math.ceil(rows / batch_size)
     for epoch in range(len(records), epochs):
@@ -89,14 +101,14 @@ def fit(
         loss: Any = 0.0
         for i in range(batches):
             chosen = model.backend.asarray(order[i * batch_size : (i + 1) * batch_size])
-            batch = take(x, chosen, axis=0), take(t, chosen, axis=0)
+            batch = (model.backend.xp.take(a, chosen, axis=0) for a in (x, t))
             batch_loss, grads = model.loss_and_grads(*batch, step=epoch * batches + i)
             optimizer.update(model.params, grads)
             loss = loss + batch_loss * (chosen.shape[0] / rows)
         record = {"epoch": epoch + 1, "step": (epoch + 1) * batches, "loss": _number(model, loss)}
         record["train_accuracy"] = _number(model, model.accuracy(x, t))
-        if test is not None:
-            record["test_accuracy"] = _number(model, model.accuracy(*test))
+        for pair in test:
+            record["test_accuracy"] = _number(model, model.accuracy(*pair))
         records.append(record)
         if checkpoint is not None:
             _save(checkpoint, settings, records, model, optimizer)
@@ -106,20 +118,24 @@ def fit(
     return records
 
 
-def _training_data(data: Any) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+def _pairs(data: Any) -> list[tuple[Any, Any]]:
+    """The training set's (x, t) and, of a Dataset, the test set's."""
     if not isinstance(data, tuple) or len(data) not in (2, 4):
         raise TypeError(f"data must be a Dataset or (x, t), got {type(data).__name__}")
-    x, t = data[:2]
-    if x.ndim != 2 or x.shape[0] != t.shape[0]:
-        raise ValueError(f"data must be x (rows, inputs) and t with as many rows, got {x.shape} and {t.shape}")
-    return x, t, (data[2], data[3]) if len(data) == 4 else None
+    if not all(hasattr(a, "shape") for a in data):
+        raise TypeError(f"data must hold arrays, got {', '.join(type(a).__name__ for a in data)}")
+    if len(data[0].shape) != 2:
+        raise ValueError(f"data must hold x as (rows, inputs), got {tuple(data[0].shape)}")
+    return [(data[i], data[i + 1]) for i in range(0, len(data), 2)]
 
 
 def _check_last_batch(model: MLP, rows: int, batch_size: int) -> None:
     """Batch norm that moves a running variance with correction 1 cannot train on a batch of one row."""
+    if not any(name.endswith("running_var") for name in model.state):
+        return
     options = model.config["batch_norm"]
-    options = options if isinstance(options, dict) else {"track": options}
-    if not options.get("track", True) or options.get("correction", 1) == 0:
+    options = options if isinstance(options, dict) else {}
+    if options.get("correction", 1) == 0:
         return
     for batch in {batch_size, rows % batch_size} - {0}:
         ghost = options.get("ghost") or batch
@@ -130,13 +146,15 @@ def _check_last_batch(model: MLP, rows: int, batch_size: int) -> None:
             )
 
 
-def _settings(model: MLP, optimizer: Optimizer, x: np.ndarray, t: np.ndarray, batch_size: int, seed: int) -> Record:
+def _settings(model: MLP, optimizer: Optimizer, x: Any, t: Any, batch_size: int, seed: int) -> Record:
     """What must be the same for a resumed run to be the run; the data by a checksum of their first and last rows."""
-    host = [np.ascontiguousarray(model.backend.to_numpy(a) if not isinstance(a, np.ndarray) else a) for a in (x, t)]
+    rows = x.shape[0]
+    few = min(rows, 100)
+    ends = [[model.backend.to_numpy(e).tobytes() for e in (a[:few, ...], a[rows - few :, ...])] for a in (x, t)]
     return {
         "model": model.config,
         "optimizer": repr(optimizer),
-        "data": [[list(a.shape), zlib.crc32(a[:100].tobytes() + a[-100:].tobytes())] for a in host],
+        "data": [list(x.shape), *(zlib.crc32(first + last) for first, last in ends)],
         "batch_size": int(batch_size),
         "seed": int(seed),
     }

@@ -19,15 +19,12 @@ Record = dict[str, Any]
 
 def write(path: str | os.PathLike[str], settings: Any, records: list[Record], backend: Backend) -> None:
     """Write the file whole or not at all; `settings` is a dataclass."""
-    content = {
-        "settings": dataclasses.asdict(settings),
-        "versions": versions(backend),
-        "machine": machine(backend),
-        "records": records,
-    }
+    head = {"settings": dataclasses.asdict(settings), "versions": versions(backend), "machine": machine(backend)}
+    parts = [f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in head.items()]
+    rows = ",\n".join(json.dumps(record, allow_nan=False) for record in records)  # a line each, for whoever reads it
+    parts.append(f'"records": [\n{rows}\n]')
     with replacing(path, mode="w") as file:
-        json.dump(content, file, indent=1, allow_nan=False)
-        file.write("\n")
+        file.write("{\n" + ",\n".join(parts) + "\n}\n")
 
 
 def versions(backend: Backend) -> dict[str, str]:

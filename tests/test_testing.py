@@ -1,0 +1,291 @@
+"""The conformance suite: every backend passes it, and every class of mistake is caught."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bnkit
+from bnkit import reference, testing
+from bnkit.backend import Backend
+from bnkit_numpy import NumpyBackend
+
+CHECKS = testing.backend_checks()
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_every_backend_passes(check: testing.Check, backend: Backend) -> None:
+    check(backend)
+
+
+def test_every_check_says_what_it_holds() -> None:
+    assert all(check.__doc__ for check in CHECKS)
+    assert len({check.__name__ for check in CHECKS}) == len(CHECKS)
+
+
+def test_a_required_backend_that_cannot_run_fails_and_is_not_skipped() -> None:
+    if bnkit.backends()["cupy"].usable:
+        pytest.skip("CuPy can run here")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        __file__,
+        "-k",
+        "cupy and uniform_is_philox",
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    for required, code in (("cupy", 1), ("", 0)):
+        done = subprocess.run(command, env={**environment, "BNKIT_REQUIRE": required}, capture_output=True, check=False)
+        assert done.returncode == code, done.stdout.decode()
+
+
+def train(*args: Any, **options: Any) -> reference.BatchNormTrain:
+    return reference.batch_norm_train(np, *args, **options)
+
+
+def infer(*args: Any, **options: Any) -> tuple[Any, Any]:
+    return reference.batch_norm_inference(np, *args, **options)
+
+
+def backward(*args: Any, **options: Any) -> reference.BatchNormBackward:
+    return reference.batch_norm_backward(np, *args, **options)
+
+
+def unstable_moments(self: Backend, x: Any, *, mask: Any = None) -> reference.Moments:
+    if mask is not None or x.dtype != np.float32:
+        return reference.batch_norm_moments(np, x, mask=mask)
+    n = np.float32(x.shape[1] * x.shape[3])
+    mean = x.sum(axis=(1, 3)) / n
+    var = np.maximum((x**2).sum(axis=(1, 3)) / n - mean**2, 0)
+    return reference.Moments(np.full_like(mean, n), mean, var * n)
+
+
+def unstable_train(self: Backend, x: Any, *args: Any, **options: Any) -> reference.BatchNormTrain:
+    with np.errstate(all="ignore"):
+        result = train(x, *args, **options)
+        if options.get("mask") is not None or 0 in x.shape:
+            return result
+        moments = unstable_moments(self, x)
+        var = moments.m2 / moments.count
+        y, _ = infer(x, *args[:2], moments.mean, var, **{k: options[k] for k in options if k in INFERENCE})
+        return result._replace(y=y, moments=moments)
+
+
+INFERENCE = ("eps", "residual", "activation", "out")
+
+
+def unbiased_train(self: Backend, x: Any, *args: Any, **options: Any) -> reference.BatchNormTrain:
+    result = train(x, *args, **options)
+    if options.get("mask") is not None or x.shape[1] * x.shape[3] < 2:
+        return result
+    var = reference.variance(np, result.moments, 1)
+    y, _ = infer(x, *args[:2], result.moments.mean, var, **{k: options[k] for k in options if k in INFERENCE})
+    return result._replace(y=y)
+
+
+def moves_without_elements(self: Backend, *args: Any, **options: Any) -> reference.BatchNormTrain:
+    result = train(*args, **options)
+    if args[3] is not None:
+        args[3][...] = np.where(result.moments.count > 0, args[3], 0)
+    return result
+
+
+def writes_x(self: Backend, x: Any, *args: Any, **options: Any) -> reference.BatchNormTrain:
+    result = train(x, *args, **options)
+    x[...] = result.y
+    return result
+
+
+def leaks_nan(self: Backend, x: Any, *args: Any, **options: Any) -> reference.BatchNormTrain:
+    result = train(x, *args, **options)
+    return result._replace(y=result.y + 0 * x.sum(axis=2, keepdims=True, dtype=np.float64).astype(x.dtype))
+
+
+def hides_nan(self: Backend, *args: Any, **options: Any) -> reference.BatchNormTrain:
+    result = train(*args, **options)
+    return result._replace(y=np.nan_to_num(result.y))
+
+
+def drops_the_tail(self: Backend, x: Any, *args: Any, **options: Any) -> reference.BatchNormTrain:
+    result = train(x, *args, **options)
+    result.y[:, x.shape[1] // 8 * 8 :, :, :] *= 0.5
+    return result
+
+
+def first_group_for_all(self: Backend, x: Any, gamma: Any, *args: Any, **options: Any) -> reference.BatchNormTrain:
+    return train(x, gamma if gamma is None else np.broadcast_to(gamma[:1], gamma.shape), *args, **options)
+
+
+def any_order(self: Backend, x: Any, *args: Any, **options: Any) -> reference.BatchNormTrain:
+    result = train(x, *args, **options)
+    return result._replace(y=(result.y * (1 + ORDER.normal() * 4e-7)).astype(x.dtype))
+
+
+ORDER = np.random.default_rng()  # what threads in no fixed order do: not the same twice
+
+
+def without_active(self: Backend, *args: Any, **options: Any) -> reference.BatchNormBackward:
+    return backward(*args, **{**options, "active": None})
+
+
+def swapped(self: Backend, *args: Any, **options: Any) -> reference.BatchNormBackward:
+    result = backward(*args, **options)
+    return result._replace(dgamma=result.dbeta, dbeta=result.dgamma)
+
+
+def dresidual_before_relu(self: Backend, dy: Any, *args: Any, **options: Any) -> reference.BatchNormBackward:
+    dy_before = dy.copy()
+    result = backward(dy, *args, **options)
+    return result if result.dresidual is None else result._replace(dresidual=dy_before)
+
+
+def dx_over_dy_first(self: Backend, dy: Any, *args: Any, **options: Any) -> reference.BatchNormBackward:
+    if options.get("out") is dy:
+        dy[...] = dy * 0.5
+    return backward(dy, *args, **options)
+
+
+def wide_dx(self: Backend, *args: Any, **options: Any) -> reference.BatchNormBackward:
+    result = backward(*args, **options)
+    return result if options.get("out") is not None else result._replace(dx=result.dx.astype(np.float64))
+
+
+def no_shift(self: Backend, logits: Any, target: Any) -> tuple[Any, Any]:
+    with np.errstate(all="ignore"):
+        p = np.exp(logits.astype(np.float64)).sum(axis=-1)
+    loss, gradient = reference.softmax_cross_entropy(np, logits, target)
+    return np.where(np.isinf(p).any(axis=-1), np.inf, loss), gradient
+
+
+def summed_loss(self: Backend, logits: Any, target: Any) -> tuple[Any, Any]:
+    loss, gradient = reference.softmax_cross_entropy(np, logits, target)
+    return loss * logits.shape[-2], gradient
+
+
+def own_generator(self: Backend, key: Any, shape: Any) -> Any:
+    return np.random.default_rng(key[1:]).random(shape, np.float32)
+
+
+def first_seed_for_all(self: Backend, key: Any, shape: Any) -> Any:
+    seeds = key[0]
+    if isinstance(seeds, int):
+        return NumpyBackend.uniform(self, key, shape)
+    return NumpyBackend.uniform(self, ([seeds[0]] * len(seeds), *key[1:]), shape)
+
+
+def with_changed(op: Callable[..., Any], **changes: Any) -> Callable[..., Any]:
+    """The reference op, but for these options, each a value or a function of the value."""
+
+    def method(self: Backend, *args: Any, **options: Any) -> Any:
+        for name, change in changes.items():
+            if name in options:
+                options[name] = change(options[name]) if callable(change) else change
+        return op(*args, **options)
+
+    return method
+
+
+def ignoring_out(op: Callable[..., Any]) -> Callable[..., Any]:
+    return with_changed(op, out=None)
+
+
+def all_but_the_last_row(op: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `out`, and has not written all of it."""
+
+    def method(self: Backend, *args: Any, **options: Any) -> Any:
+        out = options.get("out")
+        last = None if out is None else out[:, -1:].copy()
+        result = op(*args, **options)
+        if out is not None:
+            out[:, -1:] = last
+        return result
+
+    return method
+
+
+def sums(*args: Any, **options: Any) -> tuple[Any, Any]:
+    return reference.batch_norm_gradient_sums(np, *args, **options)
+
+
+def moments(*args: Any, **options: Any) -> reference.Moments:
+    return reference.batch_norm_moments(np, *args, **options)
+
+
+MOMENTS = "moments_are_those_of_the_reference"
+FORWARD = "training_forward_and_backward_are_those_of_the_reference"
+RUNNING = "running_statistics_move_as_in_the_reference"
+INFER = "inference_and_its_backward_are_those_of_the_reference"
+OUT = "out_is_returned_and_written_whole"
+SUMS = "gradient_sums_are_those_of_the_reference_and_replace_the_own_ones"
+EMPTY = "a_channel_without_elements_gives_beta_and_moves_nothing"
+BACKWARD = "batch_norm_backward"
+TRAIN = "batch_norm_train"
+
+# what is wrong: (the method, what it is replaced by, the check that must see it)
+MISTAKES: dict[str, tuple[str, Callable[..., Any], str]] = {
+    "forgets the correction": (TRAIN, with_changed(train, correction=0), RUNNING),
+    "reads decay as the new value's weight": (TRAIN, with_changed(train, decay=lambda d: 1 - d), RUNNING),
+    "moves a channel without elements": (TRAIN, moves_without_elements, EMPTY),
+    "takes E[x²] - m² in float32": (TRAIN, unstable_train, "a_large_mean_costs_no_precision"),
+    "takes moments by E[x²] - m²": ("batch_norm_moments", unstable_moments, "a_large_mean_costs_no_precision"),
+    "forgets the mask in moments": ("batch_norm_moments", with_changed(moments, mask=None), MOMENTS),
+    "normalizes by the unbiased variance": (TRAIN, unbiased_train, FORWARD),
+    "forgets eps": (TRAIN, with_changed(train, eps=1e-12), FORWARD),
+    "ignores the mask": (TRAIN, with_changed(train, mask=None), FORWARD),
+    "ignores the residual": (TRAIN, with_changed(train, residual=None), FORWARD),
+    "ignores the activation": (TRAIN, with_changed(train, activation=None), FORWARD),
+    "writes its input": (TRAIN, writes_x, "inputs_are_left_as_they_were"),
+    "leaks NaN between channels": (TRAIN, leaks_nan, "nan_and_infinity_stay_in_their_channel"),
+    "hides NaN": (TRAIN, hides_nan, "nan_and_infinity_stay_in_their_channel"),
+    "drops the tail of a tile": (TRAIN, drops_the_tail, FORWARD),
+    "takes one group's gamma for all": (TRAIN, first_group_for_all, FORWARD),
+    "adds in any order": (TRAIN, any_order, "the_same_call_gives_the_same_bits"),
+    "ignores out in training": (TRAIN, ignoring_out(train), OUT),
+    "leaves a row of out unwritten": (TRAIN, all_but_the_last_row(train), OUT),
+    "ignores out in inference": ("batch_norm_inference", ignoring_out(infer), OUT),
+    "leaves a row unwritten in inference": ("batch_norm_inference", all_but_the_last_row(infer), OUT),
+    "forgets eps in inference": ("batch_norm_inference", with_changed(infer, eps=0.0), INFER),
+    "ignores out in backward": (BACKWARD, ignoring_out(backward), OUT),
+    "swaps dgamma and dbeta": (BACKWARD, swapped, FORWARD),
+    "forgets the bits of residual + ReLU": (BACKWARD, without_active, FORWARD),
+    "passes dresidual by the ReLU": (BACKWARD, dresidual_before_relu, FORWARD),
+    "ignores the mask in backward": (BACKWARD, with_changed(backward, mask=None), FORWARD),
+    "ignores the summed sums": (BACKWARD, with_changed(backward, sums=None), SUMS),
+    "differentiates running statistics": (BACKWARD, with_changed(backward, train=True, count=np.ones((1, 1))), INFER),
+    "takes batch statistics for constants": (BACKWARD, with_changed(backward, train=False), FORWARD),
+    "writes dx before it has read dy": (BACKWARD, dx_over_dy_first, "out_may_be_x_in_inference_and_dy_in_backward"),
+    "widens dx": (BACKWARD, wide_dx, "results_have_the_dtype_of_x_and_parameters_at_least_float32"),
+    "swaps the gradient sums": ("batch_norm_gradient_sums", lambda self, *a, **o: sums(*a, **o)[::-1], SUMS),
+    "overflows in softmax": ("softmax_cross_entropy", no_shift, "softmax_cross_entropy_is_that_of_the_reference"),
+    "sums the loss": ("softmax_cross_entropy", summed_loss, "softmax_cross_entropy_is_that_of_the_reference"),
+    "draws by another generator": ("uniform", own_generator, "uniform_is_philox"),
+    "has one stream for all seeds": ("uniform", first_seed_for_all, "uniform_has_a_stream_of_its_own_for_each_seed"),
+    "narrows what comes in": (
+        "asarray",
+        lambda self, a, dtype=None: np.asarray(a, np.float32 if np.asarray(a).dtype == np.float64 else dtype),
+        "arrays_come_back_as_they_went",
+    ),
+    "sees no overlap": ("overlap", lambda self, a, b: False, "overlap_is_seen_where_a_write_shows"),
+    "sees overlap everywhere": ("overlap", lambda self, a, b: True, "overlap_is_seen_where_a_write_shows"),
+    "takes the last axis for channels": (
+        "view",
+        lambda self, x, axis: NumpyBackend.view(self, x, -1),
+        "the_view_has_groups_rows_channels_and_inner",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_backend_with_this_mistake_does_not_pass(mistake: str) -> None:
+    method, broken, name = MISTAKES[mistake]
+    (check,) = (check for check in CHECKS if check.__name__ == name)
+    with pytest.raises(AssertionError, match=r"\w"):
+        check(type("BrokenBackend", (NumpyBackend,), {method: broken})())
