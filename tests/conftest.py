@@ -26,3 +26,9 @@ def backend(request: pytest.FixtureRequest) -> bnkit.backend.Backend:
         if request.param in os.environ.get("BNKIT_REQUIRE", "").split(","):
             pytest.fail(str(error))
         pytest.skip(str(error))
+
+
+def pytest_report_header() -> list[str]:
+    """Which backends the tests run on, and why not on the others: told once, not with each skip."""
+    known = bnkit.backends()
+    return [f"backend {name}: {'runs' if info.usable else info.reason}" for name, info in known.items()]

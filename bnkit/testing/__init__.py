@@ -1,0 +1,26 @@
+"""The conformance suite of a backend: what its ops must give, whoever wrote them.
+
+    for check in bnkit.testing.backend_checks():
+        check(backend)
+
+The oracle is `bnkit.reference` over NumPy, in float64, on the very values that were stored. Ops are called with the
+4-D view `(groups, rows, channels, inner)`. A check raises AssertionError.
+"""
+
+import inspect
+from collections.abc import Callable
+
+from bnkit.backend import Backend
+from bnkit.testing import arrays, batch_norm
+
+Check = Callable[[Backend], None]
+
+
+def backend_checks() -> list[Check]:
+    """Every check, as a function of the backend; its name is a sentence."""
+    return [
+        function
+        for module in (batch_norm, arrays)
+        for _, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__
+    ]
