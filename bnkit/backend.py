@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import functools
 import importlib
 import os
 import sys
@@ -100,6 +101,10 @@ class Backend:
     def synchronize(self) -> None:
         """Wait until the device has done everything that it was given."""
 
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """What `use_backend` holds open: where a library has a current device, this backend's."""
+        return contextlib.nullcontext()
+
     def writeable(self, a: Array) -> bool:
         return True
 
@@ -112,7 +117,7 @@ class Backend:
         return make_layout(tuple(x.shape), axis, memory_order(x))
 
     def view(self, x: Array, axis: int | tuple[int, ...]) -> Array:
-        """x as `(groups, rows, channels, inner)`.
+        """x as `(groups, rows, channels, inner)`, C contiguous; `layout` is what a backend may override.
 
         No copy where x is dense in C order, channels-last, or another order that reads as such a view; else one.
         """
@@ -125,11 +130,16 @@ class Backend:
         Philox4x32-10: key words are the seed's 32-bit halves, counter words are (index // 4, layer, step's halves),
         and element i is word i % 4. seed and step lie below 2**64, layer below 2**32, an entry holds up to 2**34.
         """
-        seeds, layer, step = key
-        single = isinstance(seeds, (int, np.integer))
+        given, layer, step = key
+        single = isinstance(given, (int, np.integer))
+        seeds: list[Any] = [given] if single else list(given)  # type: ignore[arg-type]
+        limits = [("layer", layer, 2**32), ("step", step, 2**64), *(("seed", s, 2**64) for s in seeds)]
+        for name, value, below in limits:
+            if not 0 <= value < below:
+                raise ValueError(f"key must hold a {name} of at least 0 and below {below}, got {value}")
         entry = tuple(shape) if single else tuple(shape[1:])
         size = int(np.prod(entry, dtype=np.int64))
-        words = np.asarray([seeds] if single else seeds, dtype=np.uint64)
+        words = np.asarray(seeds, dtype=np.uint64)
         if not single and (not shape or words.shape != (shape[0],)):
             raise ValueError(f"key must hold one seed for each of the leading axis of {shape}, got {words.shape}")
         blocks = self.asarray(np.arange(-(-size // 4), dtype=np.uint64))
@@ -214,7 +224,7 @@ def get_backend(name: str | Backend | None = None) -> Backend:
     base, _, device = name.partition(":")
     key = _class(base).resolve(device or None)
     if key not in _instances:
-        _instances.setdefault(key, _class(base)(key.partition(":")[2] or None))  # one, whichever thread was first
+        _instances.setdefault(key, _create(key))  # one, whichever thread was first
     return _instances[key]
 
 
@@ -224,7 +234,8 @@ def use_backend(name: str | Backend) -> Iterator[Backend]:
     backend = get_backend(name)
     token = _default.set(backend)
     try:
-        yield backend
+        with backend.scope():
+            yield backend
     finally:
         _default.reset(token)
 
@@ -254,19 +265,28 @@ def backends() -> dict[str, BackendInfo]:
     for name in _names():
         try:
             result[name] = BackendInfo(True, "", get_backend(name).details())
-        except BackendError as error:
-            result[name] = BackendInfo(False, str(error), {})
+        except Exception as error:  # one that fails must not hide the others
+            result[name] = BackendInfo(False, str(error) or type(error).__name__, {})
     return result
 
 
 def register(name: str, backend: type[Backend]) -> None:
     """Make a backend class known by `name` in this process, as an entry point in `bnkit.backends` does for good."""
     _classes[name] = _checked(name, backend)
+    for key in [k for k in _instances if k.partition(":")[0] == name]:
+        del _instances[key]
+    _by_array_type.clear()
 
 
 def dtype_name(a: Array) -> str:
     """The dtype of an array by its plain name, also where the library wraps it: "float32", "bfloat16"."""
-    return getattr(a.dtype, "name", None) or str(a.dtype).rpartition(".")[2]
+    return _dtype_name(a.dtype)
+
+
+@functools.cache  # NumPy works the name out each time
+def _dtype_name(dtype: Any) -> str:
+    name = getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
+    return name if getattr(dtype, "isnative", True) else f"{name} in foreign byte order"
 
 
 def _names() -> list[str]:
@@ -289,6 +309,18 @@ def _class(name: str) -> type[Backend]:
     if name not in _classes:
         _classes[name] = _load(name)
     return _classes[name]
+
+
+def _create(key: str) -> Backend:
+    name, _, device = key.partition(":")
+    try:
+        return _class(name)(device or None)
+    except BackendError:
+        raise
+    except Exception as error:
+        raise BackendError(
+            f"backend {key!r} failed to start ({type(error).__name__}: {error})", remedy="choose another, or mend that"
+        ) from error
 
 
 def _load(name: str) -> type[Backend]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from . import checks, reference
 from . import ghost as ghosts
 from .backend import Array, Backend, backend_of
-from .layout import Layout
+from .layout import Layout, contiguous
 
 Reduce = Callable[[Array], Array]
 
@@ -153,7 +153,7 @@ def batch_norm(
         y, statistics = _train(call, segments, float(decay), correction)
     if train and running is not None:
         for own, flat in zip(running, call.running, strict=True):
-            if not backend.overlap(own, flat):  # its strides left it no view as (groups, channels)
+            if not backend.overlap(own, flat):  # the op had a contiguous copy
                 own[...] = xp.reshape(flat, own.shape)
     cache = BatchNormCache(
         backend,
@@ -324,7 +324,7 @@ def _infer(call: _Call) -> tuple[Array, list[Statistics]]:
 
 def _flat(xp: Any, parameter: Array | None, layout: Layout) -> Array | None:
     """A parameter or running array as `(groups, channels)`."""
-    return None if parameter is None else xp.reshape(parameter, (layout.shape[0], layout.shape[2]))
+    return None if parameter is None else contiguous(xp, parameter, (layout.shape[0], layout.shape[2]))
 
 
 def _mask_view(xp: Any, mask: Array | None, x: Array, layout: Layout) -> Array | None:

@@ -9,7 +9,6 @@ from .ghost import Segment
 from .layout import Layout, memory_order, parameter_axes
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
-ACTIVATIONS = (None, "relu")
 
 
 def parameter_dtype(dtype: str) -> str:
@@ -25,9 +24,8 @@ def check_options(
         raise ValueError("decay must be a finite float, got None; the cumulative average is BatchNorm(decay=None)")
     check_real("decay", decay)
     check_real("eps", eps, least=0.0)
-    if isinstance(correction, bool) or correction not in (0, 1):
-        raise ValueError(f"correction must be 0 or 1, got {correction!r}")
-    if activation not in ACTIVATIONS:
+    check_int("correction", correction, least=0, below=2)
+    if activation is not None and not (isinstance(activation, str) and activation == "relu"):
         raise ValueError(f"activation must be None or 'relu', got {activation!r}")
     if ghost is not None:
         check_int("ghost", ghost)
@@ -58,6 +56,13 @@ def check_real(name: str, value: Any, *, least: float = -math.inf, below: float 
         bounds = "" if least == -math.inf else f" of at least {least:g}"
         bounds += "" if below == math.inf else f" and below {below:g}"
         raise ValueError(f"{name} must be a finite number{bounds}, got {value!r}")
+
+
+def dtype_argument(dtype: Any, choices: Sequence[str]) -> str:
+    """The name of a dtype that was given by name, as a NumPy dtype, or as a scalar type."""
+    name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or getattr(dtype, "__name__", repr(dtype))
+    check_choice("dtype", name, choices)
+    return str(name)
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:

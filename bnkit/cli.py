@@ -18,7 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import bnkit
-from bnkit import data, optim
+from bnkit import data as datasets
+from bnkit import optim
 from bnkit.backend import BackendError, BackendInfo, backends, get_backend
 from bnkit.experiments import records as record_files
 from bnkit.experiments import weight_scale
@@ -45,7 +46,7 @@ def _one_of(names: Iterable[str], what: str) -> Any:
     return typer.Option(callback=check, help=f"{what}: {listed}.")
 
 
-DataOption = Annotated[str, _one_of(data.LOADERS, "The dataset")]
+DataOption = Annotated[str, _one_of(datasets.LOADERS, "The dataset")]
 DataDirOption = Annotated[
     Path | None, typer.Option(help="The folder that holds MNIST's files; else BNKIT_DATA_DIR, else a download.")
 ]
@@ -196,7 +197,7 @@ def train(
     out: Annotated[Path, typer.Option(help="The file for the trained network.")] = Path("model.npz"),
 ) -> None:
     """Train one MLP on a dataset, save it, and print its test accuracy."""
-    loaded = _load(data, data_dir)
+    loaded = datasets.load(data, path=data_dir)
     norm = {"decay": _number(decay, "decay", none=True), "eps": eps, "correction": correction}
     norm |= {"affine": affine, "track": track, "ghost": ghost}
     seeds = _list(seed, "seed", int)
@@ -245,10 +246,6 @@ def train(
     typer.echo(f"training accuracy: {_values(last['train_accuracy'])}")
     typer.echo(f"test accuracy: {_values(last['test_accuracy'])}")
     typer.echo(f"wrote {out}")
-
-
-def _load(name: str, data_dir: Path | None) -> data.Dataset:
-    return data.load(name, path=data_dir)
 
 
 def _sizes(text: str) -> list[int]:

@@ -7,6 +7,15 @@ import numpy as np
 from . import checks
 
 Init = str | float
+PURPOSES = ("weights", "order", "batches")
+
+
+def generator(purpose: str, seed: int, index: int) -> np.random.Generator:
+    """The draws of one layer's weights, of one epoch's order, or of an experiment's batches.
+
+    A function of all three alone; no two share a stream, for SeedSequence keeps a spawn key apart from the entropy.
+    """
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(PURPOSES.index(purpose), index)))
 
 
 def standard_deviation(init: Init, fan_in: int) -> float:
@@ -33,6 +42,6 @@ def draw_weights(
     weights = np.empty((len(seeds), fan_in, fan_out), dtype)
     for replica, (init, seed) in enumerate(zip(inits, seeds, strict=True)):
         if seed not in drawn:
-            drawn[seed] = np.random.default_rng([seed, layer]).standard_normal((fan_in, fan_out))
+            drawn[seed] = generator("weights", seed, layer).standard_normal((fan_in, fan_out))
         weights[replica] = standard_deviation(init, fan_in) * drawn[seed]
     return weights

@@ -52,7 +52,7 @@ class Linear:
     ) -> None:
         checks.check_int("inputs", inputs)
         checks.check_int("outputs", outputs)
-        checks.check_choice("dtype", dtype, ("float32", "float64"))
+        dtype = checks.dtype_argument(dtype, ("float32", "float64"))
         inits, seeds = per_replica("init", init, replicas), per_replica("seed", seed, replicas)
         for s in seeds:
             checks.check_int("seed", s, least=0, below=2**64)
@@ -132,7 +132,7 @@ class BatchNorm:
         )
         if len(shape) != (len(axis) if isinstance(axis, (tuple, list)) else 1):
             raise ValueError(f"features must have one size for each of axis {axis!r}, got {features!r}")
-        checks.check_choice("dtype", dtype, checks.FLOATS)
+        dtype = checks.dtype_argument(dtype, checks.FLOATS)
         self.features, self.axis = shape, axis
         self.decay, self.eps, self.correction = decay, eps, correction
         self.activation, self.ghost, self.dtype = activation, ghost, dtype
@@ -164,8 +164,7 @@ class BatchNorm:
     ) -> tuple[Array, BatchNormCache]:
         """y like x, and the cache for `backward`; in training the state moves."""
         checks.check_train(train)
-        if not self.params and not self.state:  # else these tell
-            checks.check_features(x, self.axis, self.features)
+        checks.check_features(x, self.axis, self.features)
         count = self.state.get("count")
         decay = self.decay
         if decay is None:

@@ -21,9 +21,7 @@ class Layout(NamedTuple):
 
     def view(self, xp: Any, a: Array) -> Array:
         """`a` as `(groups, rows, channels, inner)`, C contiguous; a copy only where its memory is not in `order`."""
-        view = xp.reshape(a if self.order == tuple(range(a.ndim)) else xp.permute_dims(a, self.order), self.shape)
-        flags = getattr(view, "flags", None)
-        return view if flags is None or flags.c_contiguous else xp.ascontiguousarray(view)
+        return contiguous(xp, a if self.order == tuple(range(a.ndim)) else xp.permute_dims(a, self.order), self.shape)
 
     def restore(self, xp: Any, view: Array) -> Array:
         """The inverse of `view`: the array in its own shape."""
@@ -33,6 +31,15 @@ class Layout(NamedTuple):
         if self.memory != self.order:
             a = xp.permute_dims(xp.ascontiguousarray(xp.permute_dims(a, self.memory)), _inverse(self.memory))
         return a
+
+
+def contiguous(xp: Any, a: Array, shape: tuple[int, ...]) -> Array:
+    """`a` in this shape, C contiguous and aligned, as a kernel reads it; a copy only where it is not so already."""
+    a = xp.reshape(a, shape)
+    flags = getattr(a, "flags", None)
+    if flags is None or (flags.c_contiguous and getattr(flags, "aligned", True)):
+        return a
+    return xp.array(a, order="C")
 
 
 def parameter_axes(axis: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:

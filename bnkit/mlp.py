@@ -15,6 +15,7 @@ from .layers import Arrays, BatchNorm, Dropout, Layer, Linear, ReLU, Sequential,
 from .reference import quiet
 
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {"relu": ReLU, "sigmoid": Sigmoid, "tanh": Tanh}
+_BLOCK = 8192  # rows of a forward in `accuracy`
 BATCH_NORM_OPTIONS = ("decay", "eps", "correction", "affine", "track", "ghost")
 
 
@@ -57,12 +58,13 @@ class MLP:
             checks.check_int("sizes", n)
         sizes = tuple(operator.index(n) for n in sizes)
         checks.check_choice("activation", activation, tuple(ACTIVATIONS))
-        checks.check_choice("dtype", dtype, ("float32", "float64"))
+        dtype = checks.dtype_argument(dtype, ("float32", "float64"))
         checks.check_real("weight_decay", weight_decay, least=0.0)
         checks.check_real("dropout", dropout, least=0.0, below=1.0)
         if not isinstance(batch_norm, (bool, Mapping)):
             raise TypeError(f"batch_norm must be a bool or a dictionary of options, got {batch_norm!r}")
-        options = dict(batch_norm) if isinstance(batch_norm, Mapping) else {}
+        given = batch_norm if isinstance(batch_norm, Mapping) else {}
+        options = {k: v.item() if hasattr(v, "item") else v for k, v in given.items()}  # plain, as JSON takes them
         if unknown := options.keys() - set(BATCH_NORM_OPTIONS):
             raise ValueError(f"batch_norm takes {', '.join(BATCH_NORM_OPTIONS)}, got {', '.join(sorted(unknown))}")
         normalized = isinstance(batch_norm, Mapping) or batch_norm
@@ -127,9 +129,13 @@ class MLP:
         """The share of rows whose largest logit is that of the label, in inference."""
         xp = self.backend.xp
         x, t = self.prepare(x, t)
-        labels = t if checks.kind_of(t) == "integer" else xp.argmax(t, axis=-1)
-        right = xp.argmax(self.predict(x), axis=-1) == xp.astype(labels, xp.int64)
-        return xp.mean(xp.astype(right, xp.float64), axis=-1)
+        labels = xp.astype(t if checks.kind_of(t) == "integer" else xp.argmax(t, axis=-1), xp.int64)
+        rows, right = x.shape[-2], 0.0
+        for start in range(0, rows, _BLOCK):  # the hidden values of a whole dataset would not fit everywhere
+            stop = min(start + _BLOCK, rows)
+            predicted = xp.argmax(self.predict(x[..., start:stop, :]), axis=-1)
+            right = right + xp.sum(xp.astype(predicted == labels[..., start:stop], xp.float64), axis=-1)
+        return right / rows
 
     @quiet
     def loss_and_grads(self, x: Array, t: Array, *, step: int = 0) -> tuple[Array, Arrays]:

@@ -27,7 +27,7 @@ class Optimizer:
         if given.dtype.kind not in "iuf":
             raise TypeError(f"lr must be a number, or one a replica, got {lr!r}")
         self.lr = given.astype(np.float64)
-        if self.lr.ndim > 1 or not np.all(np.isfinite(self.lr)) or np.any(self.lr < 0):
+        if self.lr.ndim > 1 or self.lr.size == 0 or not np.all(np.isfinite(self.lr)) or np.any(self.lr < 0):
             raise ValueError(f"lr must be a finite number of at least 0, or one a replica, got {lr!r}")
         for name, value in settings.items():
             checks.check_real(name, value, least=0.0, below=np.inf if name in ("eps", "weight_decay") else 1.0)

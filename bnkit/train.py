@@ -13,6 +13,7 @@ import numpy as np
 from . import checkpoint as files
 from . import checks
 from .data import Dataset
+from .init import generator
 from .mlp import MLP
 from .optim import Optimizer
 
@@ -97,7 +98,7 @@ def fit(
 
     batches = math.ceil(rows / batch_size)
     for epoch in range(len(records), epochs):
-        order = np.random.default_rng([seed, epoch]).permutation(rows)
+        order = generator("order", seed, epoch).permutation(rows)
         loss: Any = 0.0
         for i in range(batches):
             chosen = model.backend.asarray(order[i * batch_size : (i + 1) * batch_size])

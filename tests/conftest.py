@@ -1,6 +1,8 @@
-"""The fixture `backend`: NumPy, CuPy where there is a device, and the strict double."""
+"""The fixtures `backend`, NumPy, CuPy where there is a device and the strict double, and `offline`."""
 
 import os
+import socket
+from typing import Any
 
 import array_api_strict
 import hypothesis
@@ -26,6 +28,20 @@ def backend(request: pytest.FixtureRequest) -> bnkit.backend.Backend:
         if request.param in os.environ.get("BNKIT_REQUIRE", "").split(","):
             pytest.fail(str(error))
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of the caller's, and no host but this one."""
+    monkeypatch.delenv("BNKIT_DATA_DIR", raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
+    resolve = socket.getaddrinfo
+
+    def only_local(host: Any, *args: Any, **kwargs: Any) -> Any:
+        assert host == "127.0.0.1", f"a test asked for {host}"
+        return resolve(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", only_local)
 
 
 def pytest_report_header() -> list[str]:

@@ -202,6 +202,28 @@ def test_a_usable_cupy_is_the_automatic_choice(tmp_path: Path) -> None:
     assert told["listed"][0]
 
 
+def test_an_array_on_a_device_that_is_not_current_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cupy").mkdir()
+    (tmp_path / "cupy" / "__init__.py").write_text(runtime(count="return 2"), encoding="utf-8")
+    code = """
+import bnkit, cupy
+class OnDevice(cupy.ndarray):
+    def __init__(self, number):
+        self.device = type("Device", (), {"id": number})
+print(bnkit.backend_of(OnDevice(0)).key)
+try:
+    bnkit.backend_of(OnDevice(1))
+except bnkit.BackendError as error:
+    print(error)
+"""
+    kept = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *(p for p in sys.path if p)])}
+    done = subprocess.run([sys.executable, "-c", code], env=kept, capture_output=True, encoding="utf-8", check=True)
+    key, message = done.stdout.splitlines()
+    assert key == "cupy:0"
+    for said in ("device 1", "device 0 is current", "use_backend('cupy:1')"):
+        assert said in message
+
+
 def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "cupy").mkdir()
     (tmp_path / "cupy" / "__init__.py").write_text(runtime(count="return 2"), encoding="utf-8")

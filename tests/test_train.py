@@ -1,66 +1,14 @@
+"""What `fit` does in each epoch, and what it records."""
+
 import copy
-import itertools
-import os
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
+from small_mlp import everything
+from small_training import ROUNDING, Watched, dataset, make, train
 
-from bnkit import MLP, EarlyStopping, fit, optim
+from bnkit import optim
 from bnkit.data import Dataset
-
-# The same float64 sums, which a batched product or another library may order differently; training amplifies them.
-ROUNDING = {"rtol": 1e-9, "atol": 1e-11}
-
-
-def dataset(rows=23, test_rows=11, inputs=5, seed=0) -> Dataset:
-    """Every row is another one: its number stands in its first column."""
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(rows + test_rows, inputs)).astype(np.float32)
-    x[:, 0] = np.arange(rows + test_rows) / (rows + test_rows)
-    t = (x[:, 1] > 0) + (x[:, 2] > 0).astype(np.int64)
-    return Dataset(x[:rows], t[:rows], x[rows:], t[rows:])
-
-
-def make(backend, cls=MLP, **options) -> MLP:
-    return cls((5, 6, 3), backend=backend, **{"dtype": "float64", **options})
-
-
-def train(model, data=None, optimizer=None, **options):
-    optimizer = optim.Adam(lr=0.01) if optimizer is None else optimizer
-    return fit(
-        model,
-        dataset() if data is None else data,
-        optimizer=optimizer,
-        **{"epochs": 3, "batch_size": 5, **options},
-    )
-
-
-def everything(model: MLP) -> dict[str, bytes]:
-    arrays = {**model.params, **model.state}
-    return {
-        k: np.array(a if isinstance(a, np.ndarray) else model.backend.to_numpy(a)).tobytes() for k, a in arrays.items()
-    }
-
-
-class Watched(MLP):
-    """A network that notes each batch it is trained on: row numbers, step, loss."""
-
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
-        self.seen: list[tuple[list[int], int, np.ndarray]] = []
-
-    def loss_and_grads(self, x, t, *, step=0):
-        loss, grads = super().loss_and_grads(x, t, step=step)
-        rows = np.rint(self.backend.to_numpy(x)[:, 0].astype(np.float64) * 34).astype(int)
-        np.testing.assert_array_equal(self.backend.to_numpy(t), dataset().t_train[rows])  # each row with its label
-        self.seen.append((rows.tolist(), step, np.array(self.backend.to_numpy(loss))))
-        return loss, grads
-
-
-# Epochs and batches
 
 
 def test_an_epoch_sees_every_row_once_and_its_last_batch_is_smaller(backend):
@@ -97,13 +45,6 @@ def test_each_epoch_has_its_own_order_drawn_by_the_seed_alone(backend):
     assert all(a != b for a, b in zip(orders(1), first, strict=True))
 
 
-def test_order_is_the_same_on_every_backend(backend):
-    models = [make(b, Watched) for b in (backend, "numpy")]
-    for model in models:
-        train(model)
-    assert [s[:2] for s in models[0].seen] == [s[:2] for s in models[1].seen]
-
-
 def test_steps_count_on_over_the_epochs(backend):
     model, optimizer = make(backend, Watched), optim.SGD()
     records = train(model, optimizer=optimizer)
@@ -128,6 +69,7 @@ def test_training_is_loss_and_grads_and_update_by_hand(backend):
 
 def test_training_learns(backend):
     records = train(make(backend), epochs=30, optimizer=optim.Adam(lr=0.03))
+    # Chance is a loss of log 3 = 1.1 and 10 of 23 rows; the training goes from 1.19 to 0.53 and gets every row right.
     assert records[-1]["loss"] < 0.5 * records[0]["loss"]
     assert records[-1]["train_accuracy"] > 0.8
 
@@ -138,9 +80,6 @@ def test_float_weights_serve_as_labels(backend):
     models = [make(backend), make(backend)]
     assert train(models[0], one_hot) == train(models[1], data)
     assert everything(models[0]) == everything(models[1])
-
-
-# Records
 
 
 def test_records_have_the_documented_fields(backend):
@@ -211,10 +150,9 @@ def test_one_seed_is_one_training_on_every_backend(backend):
         np.testing.assert_allclose(list(r.values()), list(s.values()), **ROUNDING)
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam"])
-def test_the_same_training_gives_the_same_bits(backend, name):
+def test_the_same_training_gives_the_same_bits(backend):
     models = [make(backend, dropout=0.3) for _ in range(2)]
-    records = [train(m, optimizer=getattr(optim, name)(lr=0.01), seed=6) for m in models]
+    records = [train(m, optimizer=optim.Adam(lr=0.01), seed=6) for m in models]
     assert records[0] == records[1]
     assert everything(models[0]) == everything(models[1])
 
@@ -233,350 +171,3 @@ def test_data_are_left_untouched(backend):
         a.flags.writeable = False
     train(make(backend), data)
     assert all(np.array_equal(a, b) for a, b in zip(data, kept, strict=True))
-
-
-# What it refuses
-
-X, T, X_TEST, T_TEST = dataset()
-MISTAKES = {
-    "batch_size 0": ({"batch_size": 0}, ValueError, "batch_size"),
-    "batch_size above the rows": ({"batch_size": 24}, ValueError, "batch_size.*23.*24"),
-    "batch_size a float": ({"batch_size": 5.0}, TypeError, "batch_size"),
-    "epochs negative": ({"epochs": -1}, ValueError, "epochs"),
-    "epochs a float": ({"epochs": 2.0}, TypeError, "epochs"),
-    "seed negative": ({"seed": -1}, ValueError, "seed"),
-    "seed None": ({"seed": None}, TypeError, "seed"),
-    "batches of one row": ({"batch_size": 1}, ValueError, "batch_size.*1 row"),
-    "a last batch of one row": ({"batch_size": 11}, ValueError, "batch_size.*1 row.*11 for 23"),
-    "data alone": ({"data": X}, TypeError, "data"),
-    "three arrays": ({"data": (X, T, X_TEST)}, TypeError, "data"),
-    "lists": ({"data": (X.tolist(), T.tolist())}, TypeError, "data"),
-    "labels too few": ({"data": (X, T[:-1])}, ValueError, r"t must be \(23,\).*22"),
-    "data in three dimensions": ({"data": (X[None], T[None])}, ValueError, "data"),
-    "data of another width": ({"data": (X[:, :4], T)}, ValueError, "x must be"),
-    "integer data": ({"data": (X.astype(int), T)}, TypeError, "x must be"),
-    "a label too large": ({"data": (X, np.where(np.arange(23) == 17, 3, T))}, ValueError, "labels from 0 to 2.*3"),
-    "a negative label": ({"data": (X, np.where(np.arange(23) == 17, -1, T))}, ValueError, "labels from 0 to 2.*-1"),
-    "a test label too large": ({"data": (X, T, X_TEST, T_TEST + 1)}, ValueError, "labels from 0 to 2.*3"),
-    "test data of another width": ({"data": (X, T, X_TEST[:, :4], T_TEST)}, ValueError, "x must be"),
-    "an optimizer's name": ({"optimizer": "adam"}, TypeError, "optimizer"),
-    "lrs of replicas that are not": ({"optimizer": optim.SGD(lr=[0.1, 0.2])}, ValueError, "one lr for each"),
-    "a callback that is none": ({"callbacks": [3]}, TypeError, "callback"),
-}
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_refused_before_anything_moves(backend, mistake):
-    options, error, says = MISTAKES[mistake]
-    model, before = make(backend), everything(make(backend))
-    options = {"optimizer": optim.Adam(), **options}
-    steps = getattr(options["optimizer"], "steps", 0)
-    with pytest.raises(error, match=says):
-        train(model, **options)
-    assert everything(model) == before
-    assert getattr(options["optimizer"], "steps", 0) == steps
-
-
-@pytest.mark.parametrize(
-    ("options", "batch_size"),
-    [
-        ({"batch_norm": {"ghost": 4}}, 13),  # 13 = 3 * 4 + 1
-        ({"batch_norm": {"ghost": 1}}, 5),
-        ({"batch_norm": {"decay": None}}, 2),  # 23 = 11 * 2 + 1
-        ({"batch_norm": {}}, 1),
-    ],
-)
-def test_a_ghost_batch_of_one_row_is_refused_before_anything_moves(backend, options, batch_size):
-    model, before = make(backend, **options), everything(make(backend, **options))
-    with pytest.raises(ValueError, match="1 row"):
-        train(model, batch_size=batch_size)
-    assert everything(model) == before
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"batch_norm": False},
-        {"batch_norm": {"correction": 0}},
-        {"batch_norm": {"track": False}},
-    ],
-)
-@pytest.mark.parametrize("batch_size", [1, 2])
-def test_a_batch_of_one_row_is_welcome_where_no_variance_needs_two(backend, options, batch_size):
-    model = make(backend, Watched, **options)
-    train(model, epochs=1, batch_size=batch_size)
-    assert len(model.seen[-1][0]) == 1
-
-
-def test_softmax_regression_trains_on_single_rows(backend):
-    records = train(MLP((5, 3), backend=backend), epochs=1, batch_size=1)
-    assert records[0]["step"] == 23
-
-
-# Callbacks
-
-
-def test_callbacks_are_called_with_the_record_and_the_model(backend):
-    model, calls = make(backend), []
-    records = train(model, callbacks=[lambda r, m: calls.append((r, m)), lambda r, m: calls.append((r, m))])
-    assert [r for r, _ in calls] == [r for r in records for _ in range(2)]
-    assert all(m is model for _, m in calls)
-
-
-@pytest.mark.parametrize("position", [0, 1])
-def test_true_from_any_callback_ends_the_training(backend, position):
-    calls = []
-    callbacks = [lambda r, m: calls.append(r["epoch"])]
-    callbacks.insert(position, lambda r, m: r["epoch"] == 2)
-    records = train(make(backend), epochs=5, callbacks=callbacks)
-    assert [r["epoch"] for r in records] == [1, 2]
-    assert calls == [1, 2]  # the other one is called in the last epoch too
-
-
-def run_of(values, stopping, name="test_accuracy") -> int:
-    """The epoch in which `stopping` ends a training with these values, 0 if it does not."""
-    for epoch, value in enumerate(values, 1):
-        if stopping({"epoch": epoch, name: value}, None):
-            return epoch
-    return 0
-
-
-@pytest.mark.parametrize(
-    ("values", "patience", "expected"),
-    [
-        ([0.1, 0.2, 0.3, 0.4], 1, 0),
-        ([0.1, 0.2, 0.2], 1, 3),
-        ([0.5, 0.4, 0.3, 0.2], 3, 4),
-        ([0.5, 0.4, 0.6, 0.5, 0.5], 2, 5),
-        ([0.5, 0.4, 0.45, 0.49, 0.6], 5, 0),
-        ([float("nan")] * 4, 2, 2),
-        ([0.5, float("nan"), 0.6, 0.7], 2, 0),
-    ],
-)
-def test_early_stopping_waits_for_a_better_accuracy(values, patience, expected):
-    assert run_of(values, EarlyStopping(patience=patience)) == expected
-
-
-def test_early_stopping_waits_for_a_lower_loss():
-    assert run_of([3.0, 2.0, 1.0, 1.5, 1.2], EarlyStopping("loss", patience=2), "loss") == 5
-    assert run_of([1.0, 2.0, 3.0], EarlyStopping("loss", patience=2), "loss") == 3
-    assert run_of([3.0, 2.0, 1.0], EarlyStopping("loss", patience=1), "loss") == 0
-
-
-def test_early_stopping_counts_only_what_exceeds_min_delta():
-    values = [0.5, 0.55, 0.59, 0.7]
-    assert run_of(values, EarlyStopping(patience=2, min_delta=0.1)) == 3
-    assert run_of(values, EarlyStopping(patience=2)) == 0
-
-
-def test_early_stopping_takes_the_mean_of_replicas():
-    assert run_of([[0.2, 0.4], [0.5, 0.2], [0.1, 0.4]], EarlyStopping(patience=1)) == 3
-
-
-def test_early_stopping_ends_a_training(backend):
-    records = train(make(backend), epochs=9, optimizer=optim.SGD(lr=0.0), callbacks=[EarlyStopping(patience=2)])
-    assert len(records) in (3, 4)  # the running statistics alone may improve the second epoch
-
-
-def test_early_stopping_refuses_a_monitor_that_no_record_has(backend):
-    with pytest.raises(ValueError, match=r"monitor must be one of.*test_accuracy.*'accuracy'"):
-        train(make(backend), callbacks=[EarlyStopping("accuracy")])
-    with pytest.raises(ValueError, match=r"monitor.*'test_accuracy'"):
-        train(make(backend), (X, T), callbacks=[EarlyStopping()])
-
-
-@pytest.mark.parametrize(
-    ("options", "error"),
-    [({"patience": 0}, ValueError), ({"patience": 1.5}, TypeError), ({"min_delta": -0.1}, ValueError)],
-)
-def test_early_stopping_refuses_settings_out_of_bounds(options, error):
-    with pytest.raises(error, match="|".join(options)):
-        EarlyStopping(**options)
-
-
-# Checkpoints
-
-SETTINGS = {"dropout": 0.3, "weight_decay": 0.01, "batch_norm": {"decay": None}}
-
-CHILD = """
-    import os, signal, sys
-    from bnkit import optim
-    from test_train import SETTINGS, make, train
-
-    kill = lambda: os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
-    name, when, path = sys.argv[1:]
-    optimizer, replace, calls = getattr(optim, name)(lr=0.01), os.replace, []
-    update = optimizer.update
-
-    def count(*args):
-        calls.append(args)
-        if len(calls) == 13:  # in the middle of the third epoch
-            kill()
-        update(*args)
-
-    def replaced(*args):
-        calls.append(args)
-        if len(calls) == 3:  # the third file is written and not yet in place
-            kill()
-        replace(*args)
-
-    if when == "step":
-        optimizer.update = count
-    else:
-        os.replace = replaced
-    train(make("numpy", **SETTINGS), optimizer=optimizer, epochs=6, seed=2, checkpoint=path)
-    sys.exit("nobody killed me")
-"""
-
-
-@pytest.mark.parametrize("when", ["step", "write"])
-@pytest.mark.parametrize("name", ["Adam", "Nesterov", "RMSProp"])
-def test_a_killed_training_goes_on_to_the_same_bits(tmp_path, name, when):
-    path, script = tmp_path / "run.npz", tmp_path / "child.py"
-    script.write_text(textwrap.dedent(CHILD))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])}
-    child = subprocess.run(
-        [sys.executable, str(script), name, when, str(path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert child.returncode != 0
-    assert child.stderr == ""
-    options = {"epochs": 6, "seed": 2}
-    whole, resumed = make("numpy", **SETTINGS), make("numpy", Watched, **SETTINGS)
-    expected = train(whole, optimizer=getattr(optim, name)(lr=0.01), **options)
-    optimizer = getattr(optim, name)(lr=0.01)
-    assert train(resumed, optimizer=optimizer, checkpoint=path, **options) == expected
-    assert everything(resumed) == everything(whole)
-    assert len(resumed.seen) == 4 * 5  # two epochs were done
-    assert optimizer.steps == 30
-
-
-@pytest.mark.parametrize("name", ["SGD", "Momentum", "AdaGrad", "Adam", "AdamW"])
-def test_a_training_in_two_parts_is_the_training_in_one(backend, tmp_path, name):
-    path, options = tmp_path / "run.npz", {**SETTINGS, "replicas": 2, "seed": [0, 1]}
-    whole = make(backend, **options)
-    expected = train(whole, optimizer=getattr(optim, name)(lr=[0.1, 0.01]), epochs=4)
-    for epochs in (1, 3, 4):
-        parts = make(backend, **options)
-        records = train(parts, optimizer=getattr(optim, name)(lr=[0.1, 0.01]), epochs=epochs, checkpoint=path)
-        assert records == expected[:epochs]
-    assert everything(parts) == everything(whole)
-
-
-def test_a_checkpoint_does_not_change_the_training(backend, tmp_path):
-    models = [make(backend, **SETTINGS) for _ in range(2)]
-    assert train(models[0], checkpoint=tmp_path / "run.npz") == train(models[1])
-    assert everything(models[0]) == everything(models[1])
-    assert os.listdir(tmp_path) == ["run.npz"]
-
-
-def test_a_finished_training_is_not_trained_again(backend, tmp_path):
-    first, again = make(backend), make(backend, Watched)
-    records = train(first, checkpoint=tmp_path / "run.npz")
-    assert train(again, checkpoint=tmp_path / "run.npz") == records
-    assert again.seen == []
-    assert everything(again) == everything(first)
-
-
-def test_a_diverged_training_goes_on_from_its_checkpoint(backend, tmp_path):
-    models = []
-    for epochs in (2, 3):
-        models.append(make(backend, batch_norm=False, init=1e200))
-        records = train(models[-1], optimizer=optim.SGD(lr=1e200), epochs=epochs, checkpoint=tmp_path / "run.npz")
-    assert len(records) == 3
-    assert np.isnan(records[-1]["loss"])
-
-
-def test_a_checkpoint_of_another_backend_is_gone_on_from(backend, tmp_path):
-    path = tmp_path / "run.npz"
-    train(make("numpy", dropout=0.3), epochs=2, checkpoint=path)
-    resumed = train(make(backend, dropout=0.3), epochs=4, checkpoint=path)
-    for r, s in zip(resumed, train(make("numpy", dropout=0.3), epochs=4), strict=True):
-        np.testing.assert_allclose(list(r.values()), list(s.values()), **ROUNDING)
-
-
-OTHERS = {
-    "batch_size": ({}, {"batch_size": 6}),
-    "seed": ({}, {"seed": 1}),
-    "optimizer": ({}, {"optimizer": optim.SGD(lr=0.01)}),
-    "lr": ({}, {"optimizer": optim.Adam(lr=0.02)}),
-    "dropout": ({"dropout": 0.1}, {}),
-    "weights": ({"seed": 1}, {}),
-    "init": ({"init": 0.1}, {}),
-    "replicas": ({"replicas": 2}, {}),
-    "data": ({}, {"data": dataset(seed=1)}),
-    "fewer rows": ({}, {"data": (X[:-1], T[:-1])}),
-    "labels": ({}, {"data": (X, (T + 1) % 3)}),
-    "dtype": ({"dtype": "float32"}, {}),
-}
-
-
-@pytest.mark.parametrize("other", OTHERS)
-def test_going_on_with_another_setting_is_refused_before_anything_moves(backend, tmp_path, other):
-    path, (model_options, options) = tmp_path / "run.npz", OTHERS[other]
-    train(make(backend), optimizer=optim.Adam(lr=0.01), checkpoint=path)
-    content, model = path.read_bytes(), make(backend, **model_options)
-    before, options = everything(model), {"optimizer": optim.Adam(lr=0.01), **options}
-    with pytest.raises(ValueError, match=r"run\.npz must be of the same training.* differ"):
-        train(model, epochs=5, checkpoint=path, **options)
-    assert everything(model) == before
-    assert (options["optimizer"].steps, options["optimizer"].state) == (0, {})
-    assert path.read_bytes() == content
-
-
-@pytest.mark.parametrize("content", [b"", b"something else", None])
-def test_a_checkpoint_that_is_none_is_refused_and_left_alone(backend, tmp_path, content):
-    path = tmp_path / "run.npz"
-    if content is None:
-        make(backend).save(path)
-    else:
-        path.write_bytes(content)
-    content, model, before = path.read_bytes(), make(backend), everything(make(backend))
-    with pytest.raises(ValueError, match=r"run\.npz"):
-        train(model, checkpoint=path)
-    assert path.read_bytes() == content
-    assert everything(model) == before
-
-
-def test_a_checkpoint_in_a_missing_folder_is_refused_before_anything_moves(backend, tmp_path):
-    model, before, optimizer = make(backend), everything(make(backend)), optim.Adam()
-    with pytest.raises((OSError, ValueError), match="missing"):
-        train(model, optimizer=optimizer, checkpoint=tmp_path / "missing" / "run.npz")
-    assert everything(model) == before
-    assert optimizer.steps == 0
-
-
-def test_the_checkpoint_is_written_before_the_callbacks_are_called(backend, tmp_path):
-    path, model = tmp_path / "run.npz", make(backend)
-
-    def fail(record, m):
-        raise KeyError("on purpose")
-
-    with pytest.raises(KeyError, match="on purpose"):
-        train(model, checkpoint=path, callbacks=[fail])
-    assert train(make(backend), epochs=2, checkpoint=path) == train(make(backend), epochs=2)
-
-
-def test_early_stopping_counts_on_over_a_resumed_training(backend, tmp_path):
-    path, still = tmp_path / "run.npz", {"batch_norm": False}
-    options = {"optimizer": optim.SGD(lr=0.0)}
-    assert len(train(make(backend, **still), epochs=2, checkpoint=path, **options)) == 2
-    options = {"optimizer": optim.SGD(lr=0.0)}
-    records = train(make(backend, **still), epochs=9, checkpoint=path, callbacks=[EarlyStopping(patience=3)], **options)
-    assert len(records) == 4
-    options = {"optimizer": optim.SGD(lr=0.0)}
-    records = train(make(backend, **still), epochs=9, checkpoint=path, callbacks=[EarlyStopping(patience=3)], **options)
-    assert len(records) == 4  # it had stopped
-
-
-def test_one_early_stopping_starts_anew_with_each_resumed_training(backend, tmp_path):
-    path, stopping = tmp_path / "run.npz", EarlyStopping("loss", patience=2)
-    trained = {"optimizer": optim.SGD(lr=0.05), "checkpoint": path, "callbacks": [stopping], "batch_size": 23}
-    assert len(train(make(backend, batch_norm=False), epochs=2, **trained)) == 2
-    trained["optimizer"] = optim.SGD(lr=0.05)
-    records = train(make(backend, batch_norm=False), epochs=6, **trained)
-    assert all(b["loss"] < a["loss"] for a, b in itertools.pairwise(records))
-    assert len(records) == 6  # every epoch was better than the one before

@@ -1,4 +1,4 @@
-"""The tutorial's classes from their definitions, in plain NumPy: the oracle of test_tutorial.py.
+"""The tutorial's classes from their definitions, in plain NumPy: the oracle of test_tutorial_*.py.
 
 Nothing here imports bnkit. Every step is written as its formula, with no thought for speed.
 """

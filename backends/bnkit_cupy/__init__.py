@@ -1,5 +1,6 @@
 """CuPy arrays on a CUDA device. No op is overridden yet: all of them are `bnkit.reference` over CuPy."""
 
+import contextlib
 import ctypes
 import importlib
 import importlib.util
@@ -24,8 +25,7 @@ class CupyBackend(Backend):
             raise BackendError(
                 f"backend 'cupy:{self.device}' has no device; this machine has {count}", remedy="choose one below that"
             )
-        with self.xp.cuda.Device(self.device):
-            _try_device(self.xp, self.device)
+        _try_device(self.xp, self.device)
 
     @property
     def key(self) -> str:
@@ -37,7 +37,14 @@ class CupyBackend(Backend):
 
     @classmethod
     def key_of(cls, array: Array) -> str:
-        return f"cupy:{array.device.id}"
+        device = array.device.id
+        current = importlib.import_module("cupy").cuda.runtime.getDevice()
+        if device != current:  # CuPy computes on the current device, wherever the array lies
+            raise BackendError(
+                f"the array lies on CUDA device {device}, but device {current} is current",
+                remedy=f"work within bnkit.use_backend('cupy:{device}') or cupy.cuda.Device({device})",
+            )
+        return f"cupy:{device}"
 
     @classmethod
     def resolve(cls, device: str | None) -> str:
@@ -71,8 +78,11 @@ class CupyBackend(Backend):
         return host
 
     def synchronize(self) -> None:
-        with self.xp.cuda.Device(self.device):
-            self.xp.cuda.get_current_stream().synchronize()
+        self.xp.cuda.Device(self.device).synchronize()
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        device: contextlib.AbstractContextManager[Any] = self.xp.cuda.Device(self.device)
+        return device
 
     def overlap(self, a: Array, b: Array) -> bool:
         return bool(self.xp.may_share_memory(a, b))
@@ -119,8 +129,9 @@ def _no_device() -> BackendError:
 def _try_device(cupy: Any, device: int) -> None:
     """Run one small kernel: NVRTC or the CUDA headers may be missing although the device answers."""
     try:
-        cupy.cuda.nvrtc.getVersion()
-        (cupy.arange(2, dtype=cupy.float32) * 2 + 1).sum().item()
+        with cupy.cuda.Device(device):
+            cupy.cuda.nvrtc.getVersion()
+            (cupy.arange(2, dtype=cupy.float32) * 2 + 1).sum().item()
     except Exception as error:  # NVRTC, compiler, driver and loader errors share no base class
         raise BackendError(
             f"backend 'cupy' cannot run a kernel on device {device} ({_first_line(error)})",

@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
+import threadpoolctl
 
 from bnkit.backend import Array, Backend
 
@@ -29,7 +30,7 @@ class NumpyBackend(Backend):
         return {
             "device": f"CPU, {cpu_count()} cores",
             "libraries": {"numpy": np.__version__},
-            "threads": cpu_count(),
+            "threads": blas_threads(),
             "simd": kernels.cpu_level() if kernels else None,
             "compiled_kernels": kernels is not None,
         }
@@ -55,6 +56,12 @@ def compiled_kernels() -> ModuleType | None:
         return importlib.import_module("bnkit_numpy._kernels")
     except ImportError:
         return None
+
+
+def blas_threads() -> int | None:
+    """The threads that NumPy's matrix products use; nothing else here is threaded."""
+    pools = threadpoolctl.threadpool_info()
+    return max((pool["num_threads"] for pool in pools if pool["user_api"] == "blas"), default=None)
 
 
 def cpu_count() -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from bnkit import checks, data
 from bnkit.backend import get_backend
 from bnkit.experiments.records import Record
+from bnkit.init import generator
 from bnkit.mlp import MLP
 from bnkit.optim import SGD
 
@@ -64,9 +65,9 @@ def run(settings: Settings, *, on_progress: Callable[[int, int], None] | None = 
     for seed in range(settings.seeds):
         models = {kind: _networks(kind, sizes, seed, settings) for kind in (False, True)}
         optimizer = SGD(lr=settings.lr)
-        generator = np.random.default_rng(seed)
+        draws = generator("batches", seed, 0)
         for step in range(updates):
-            chosen = backend.asarray(generator.choice(rows, settings.batch_size))
+            chosen = backend.asarray(draws.choice(rows, settings.batch_size))
             for kind, model in models.items():
                 _, grads = model.loss_and_grads(take(x, chosen, axis=0), take(t, chosen, axis=0), step=step)
                 optimizer.update(model.params, grads)
