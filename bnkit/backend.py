@@ -25,8 +25,8 @@ class BackendError(RuntimeError):
     `hardware` tells whether the device itself is there: then `auto` warns before it falls back.
     """
 
-    def __init__(self, message: str, *, remedy: str, hardware: bool = False) -> None:
-        super().__init__(f"{message}; {remedy}")
+    def __init__(self, message: str, *, remedy: str = "", hardware: bool = False) -> None:
+        super().__init__(f"{message}; {remedy}" if remedy else message)  # pickle knows the whole message alone
         self.remedy = remedy
         self.hardware = hardware
 
@@ -280,11 +280,11 @@ def register(name: str, backend: type[Backend]) -> None:
 
 def dtype_name(a: Array) -> str:
     """The dtype of an array by its plain name, also where the library wraps it: "float32", "bfloat16"."""
-    return _dtype_name(a.dtype)
+    return _dtype_name(type(a.dtype).__module__, a.dtype)
 
 
-@functools.cache  # NumPy works the name out each time
-def _dtype_name(dtype: Any) -> str:
+@functools.cache  # NumPy works the name out each time; the module keeps dtypes of two libraries from being compared
+def _dtype_name(_: str, dtype: Any) -> str:
     name = getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
     return name if getattr(dtype, "isnative", True) else f"{name} in foreign byte order"
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from . import checks, reference
 from . import ghost as ghosts
-from .backend import Array, Backend, backend_of
+from .backend import Array, Backend
 from .layout import Layout, contiguous
 
 Reduce = Callable[[Array], Array]
@@ -105,7 +105,16 @@ def batch_norm(
     read-only or overlapping array, before anything is written.
     Source: Ioffe & Szegedy 2015, algorithms 1 and 2.
     """
-    backend = backend_of(x, gamma, beta, running_mean, running_var, mask, residual, out)
+    backend = checks.common_backend(
+        x=x,
+        gamma=gamma,
+        beta=beta,
+        running_mean=running_mean,
+        running_var=running_var,
+        mask=mask,
+        residual=residual,
+        out=out,
+    )
     xp = backend.xp
     checks.check_options(
         train=train, decay=decay, eps=eps, correction=correction, activation=activation, ghost=ghost, reduce=reduce
@@ -181,8 +190,8 @@ def batch_norm_backward(dy: Array, cache: BatchNormCache, *, out: Array | None =
     if not isinstance(cache, BatchNormCache):
         raise TypeError(f"cache must be what batch_norm returned, got {type(cache).__name__}")
     backend, layout, xp = cache.backend, cache.layout, cache.backend.xp
-    if backend_of(dy, out) is not backend:
-        raise TypeError(f"dy must be of the backend of x, {backend.key}, got {backend_of(dy).key}; move it")
+    if (found := checks.common_backend(dy=dy, out=out)) is not backend:
+        raise TypeError(f"dy must be of the backend of x, {backend.key}, got {found.key}; move it")
     checks.check_like("dy", dy, cache.x)
     if cache.x_view is None:
         raise ValueError("cache must refer to x as it was, but the forward wrote y over it; give that another out")
@@ -205,7 +214,7 @@ def batch_norm_backward(dy: Array, cache: BatchNormCache, *, out: Array | None =
         sums = None
         if cache.reduce is not None:
             sums = backend.batch_norm_gradient_sums(*arrays, *parameters, mean, rstd, **options)
-            summed = cache.reduce(xp.stack(sums))
+            summed = _reduced(cache.reduce, xp.stack(sums))
             sums = (summed[0, ...], summed[1, ...])
         pieces.append(
             backend.batch_norm_backward(
@@ -272,13 +281,13 @@ def _train_over_ranks(call: _Call, reduce: Reduce, decay: float, correction: int
     """Statistics by two sums over the ranks: of counts and means, then of squared distances from the common mean."""
     backend, xp = call.backend, call.backend.xp
     count, mean, m2 = backend.batch_norm_moments(call.x, mask=call.mask)
-    summed = reduce(xp.stack([count, count * mean]))
+    summed = _reduced(reduce, xp.stack([count, count * mean]))
     total = summed[0, ...]
     known = total > 0
     n = xp.where(known, total, xp.ones_like(total))
     common = summed[1, ...] / n
     away = mean - common
-    summed = reduce(xp.stack([count * away, m2 + count * away**2]))
+    summed = _reduced(reduce, xp.stack([count * away, m2 + count * away**2]))
     common = common + summed[0, ...] / n  # the second look makes it exact for a constant channel
     moments = reference.Moments(total, common, summed[1, ...])
     var = reference.variance(xp, moments, 0)
@@ -301,6 +310,13 @@ def _train_over_ranks(call: _Call, reduce: Reduce, decay: float, correction: int
     if call.running[0] is not None:
         reference.move_running(xp, *call.running, moments, decay=decay, correction=correction)
     return y, [Statistics(common, rstd, total, active)]
+
+
+def _reduced(reduce: Reduce, part: Array) -> Array:
+    summed = reduce(part)
+    if tuple(getattr(summed, "shape", ())) != tuple(part.shape):
+        raise ValueError(f"reduce must return an array of shape {tuple(part.shape)} as it was given, got {summed!r}")
+    return summed
 
 
 def _infer(call: _Call) -> tuple[Array, list[Statistics]]:

@@ -10,6 +10,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from .backend import dtype_name
+
 _DESCRIPTION = "bnkit.json"
 _FORMAT = 1
 
@@ -17,8 +19,9 @@ _FORMAT = 1
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str], *, mode: str = "wb") -> Iterator[IO[Any]]:
     """A file that takes the place of `path` once it is written and synced; on an error `path` stays as it was."""
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    target = Path(path).resolve()  # through links, which stay
+    check_target(target)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".bnkit-", suffix=".part")
     try:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
@@ -30,6 +33,15 @@ def replacing(path: str | os.PathLike[str], *, mode: str = "wb") -> Iterator[IO[
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """A file can be written at `path`: it is a regular file or nothing yet, in a folder that exists."""
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{target} must lie in an existing folder; make {target.parent}")
+    if target.exists() and not target.is_file():
+        raise OSError(f"{target} must be a file or not exist, got a folder or device; choose another name")
 
 
 def save(
@@ -51,7 +63,9 @@ def load(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[
             header = json.loads(arrays.pop(_DESCRIPTION).tobytes())
             found, version, description = header["kind"], header["format"], header["description"]
         except Exception as error:  # zip, zlib, NumPy and JSON each have their own for a file that is not theirs
-            raise ValueError(f"{path} must be a file written by bnkit, and is damaged or another ({error})") from error
+            raise ValueError(
+                f"{path} must be a file written by bnkit, and is damaged or another ({type(error).__name__})"
+            ) from error
     if (found, version) != (kind, _FORMAT):
         raise ValueError(f"{path} must hold {kind!r} of format {_FORMAT}, got {found!r} of format {version}")
     return description, arrays
@@ -62,8 +76,9 @@ def check_names(own: Mapping[str, Any], arrays: Mapping[str, np.ndarray], source
     if own.keys() != arrays.keys():
         raise ValueError(f"{source} must hold {sorted(own)}, got {sorted(arrays)}")
     for name, array in own.items():
-        if tuple(array.shape) != arrays[name].shape:
-            raise ValueError(f"{source}: {name} must have shape {tuple(array.shape)}, got {arrays[name].shape}")
+        if (tuple(array.shape), dtype_name(array)) != (arrays[name].shape, dtype_name(arrays[name])):
+            expected = f"{dtype_name(array)} of shape {tuple(array.shape)}"
+            raise ValueError(f"{source}: {name} must be {expected}, got {arrays[name].dtype} of {arrays[name].shape}")
 
 
 def _umask() -> int:

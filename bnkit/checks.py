@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .backend import Array, Backend, dtype_name
+from .backend import Array, Backend, backend_of, dtype_name
 from .ghost import Segment
-from .layout import Layout, memory_order, parameter_axes
+from .layout import Layout, is_int, memory_order, parameter_axes
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
@@ -19,7 +19,7 @@ def parameter_dtype(dtype: str) -> str:
 def check_options(
     *, train: Any, decay: Any, eps: Any, correction: Any, activation: Any, ghost: Any, reduce: Any
 ) -> None:
-    check_train(train)
+    check_bool("train", train)
     if decay is None:
         raise ValueError("decay must be a finite float, got None; the cumulative average is BatchNorm(decay=None)")
     check_real("decay", decay)
@@ -35,13 +35,35 @@ def check_options(
         raise ValueError("ghost and reduce must not be given together; leave one out")
 
 
-def check_train(train: Any) -> None:
-    if type(train).__name__ not in ("bool", "bool_"):
-        raise TypeError(f"train must be True or False, got {train!r}")
+def common_backend(**arrays: Array | None) -> Backend:
+    """The one backend of these arguments, None aside; the first that must be given comes first."""
+    try:
+        name, first = next(iter(arrays.items()))
+        if first is None:
+            raise TypeError(f"{name} must be an array, got None")
+        return backend_of(*arrays.values())
+    except TypeError as error:
+        for name, array in arrays.items():
+            if array is not None and not _is_array(array):
+                raise TypeError(f"{name} must be an array of a backend: {error}") from None
+        raise
+
+
+def _is_array(a: Any) -> bool:
+    try:
+        backend_of(a)
+    except TypeError:
+        return False
+    return True
+
+
+def check_bool(name: str, value: Any) -> None:
+    if type(value).__name__ not in ("bool", "bool_"):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
 def check_int(name: str, value: Any, *, least: int = 1, below: float = math.inf) -> None:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if not is_int(value):
         raise TypeError(f"{name} must be an int, got {value!r}")
     if not least <= value < below:
         bound = "" if below == math.inf else f" and below {below}"
@@ -71,17 +93,17 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
 
 
 def check_data(name: str, x: Array) -> None:
-    if x is None:
-        raise TypeError(f"{name} must be an array, got None")
     if dtype_name(x) not in FLOATS:
         raise TypeError(f"{name} must be one of {', '.join(FLOATS)}, got {dtype_name(x)}; convert it")
 
 
-def check_features(x: Array, axis: int | tuple[int, ...], features: tuple[int, ...]) -> None:
+def check_input(x: Array, axis: int | tuple[int, ...], features: tuple[int, ...], dtype: str) -> None:
+    """x is what a layer with so many features, for data of `dtype`, takes."""
     check_data("x", x)
-    found = tuple(x.shape[a] for a in parameter_axes(axis, x.ndim))
-    if found != features:
-        raise ValueError(f"x must have {features} features at axis {axis}, got {found}")
+    if parameter_dtype(dtype_name(x)) != parameter_dtype(dtype):
+        raise TypeError(f"x must fit a layer with dtype={dtype!r}, got {dtype_name(x)}; convert it, or pass that dtype")
+    if tuple(x.shape[a] for a in parameter_axes(axis, x.ndim)) != features:
+        raise ValueError(f"x must have {features} features at axis {axis}, got shape {tuple(x.shape)}")
 
 
 def check_parameter(name: str, array: Array | None, x: Array, layout: Layout) -> None:

@@ -21,6 +21,7 @@ import bnkit
 from bnkit import data as datasets
 from bnkit import optim
 from bnkit.backend import BackendError, BackendInfo, backends, get_backend
+from bnkit.checkpoint import check_target
 from bnkit.experiments import records as record_files
 from bnkit.experiments import weight_scale
 from bnkit.mlp import ACTIVATIONS, MLP
@@ -158,12 +159,12 @@ def run_weight_scale(
         records = weight_scale.run(
             settings, on_progress=lambda done, total: progress.update(task, completed=done, total=total)
         )
-    record_files.write(out / "weight_scale.json", settings, records, get_backend(backend))
-    weight_scale.plot(records).savefig(out / "weight_scale.png", dpi=120)
     table = Table("W", "plain", "batch norm", title="accuracy on the training images, mean (and range) over seeds")
     for scale, kinds in weight_scale.final(records).items():
         table.add_row(f"{scale:.3g}", *(_accuracy(*kinds[kind]) for kind in (False, True)))
     Console().print(table)
+    record_files.write(out / "weight_scale.json", settings, records, get_backend(backend))
+    weight_scale.plot(records).savefig(out / "weight_scale.png", dpi=120)
     typer.echo(f"wrote {out / 'weight_scale.png'} and {out / 'weight_scale.json'}")
 
 
@@ -217,11 +218,10 @@ def train(
         )
         rates = {} if lr is None else {"lr": _list(lr, "lr", float)}
         stepper = optim.BY_NAME[optimizer](**rates)
-    if out.is_dir():
-        raise ValueError(f"--out must be a file, got the folder {out}")
     for path in (out, checkpoint):
         if path is not None:
             _prepare(path.parent)
+            check_target(path)
     _print_settings("train", {"data": repr(loaded), **model.config, "optimizer": repr(stepper), "epochs": epochs})
     with _progress() as progress:
         task = progress.add_task("training", total=epochs)
@@ -230,16 +230,17 @@ def train(
             description = f"loss {_mean(record['loss']):.4f}, test accuracy {_mean(record['test_accuracy']):.4f}"
             progress.update(task, completed=record["epoch"], description=description)
 
-        records = fit(
-            model,
-            loaded,
-            optimizer=stepper,
-            epochs=epochs,
-            batch_size=batch_size,
-            seed=seeds if isinstance(seeds, int) else seeds[0],
-            callbacks=[show] if patience is None else [show, EarlyStopping(patience=patience)],
-            checkpoint=checkpoint,
-        )
+        with _as_usage():
+            records = fit(
+                model,
+                loaded,
+                optimizer=stepper,
+                epochs=epochs,
+                batch_size=batch_size,
+                seed=seeds if isinstance(seeds, int) else seeds[0],
+                callbacks=[show] if patience is None else [show, EarlyStopping(patience=patience)],
+                checkpoint=checkpoint,
+            )
     model.save(out)
     last = records[-1]
     typer.echo(f"epochs: {last['epoch']}, training loss: {_values(last['loss'])}")
@@ -301,7 +302,8 @@ def _prepare(folder: Path) -> None:
 
 
 def _print_settings(name: str, settings: dict[str, Any]) -> None:
-    typer.echo(f"{name}: " + ", ".join(f"{k}={_short(v)}" for k, v in settings.items()))
+    text = f"{name}: " + ", ".join(f"{k}={_short(v)}" for k, v in settings.items())
+    Console().print(text, markup=False, highlight=False)
 
 
 def _short(value: Any) -> str:

@@ -66,7 +66,7 @@ def load(name: str, *, path: str | os.PathLike[str] | None = None) -> Dataset:
     Raises ValueError for an unknown name and for a damaged or foreign file, FileNotFoundError where a named directory
     lacks a file, ConnectionError where a download fails, ImportError where the `demo` extra is needed and absent.
     """
-    if name not in LOADERS:
+    if name not in tuple(LOADERS):
         raise ValueError(f"name must be one of {', '.join(map(repr, LOADERS))}, got {name!r}")
     return LOADERS[name](path)
 

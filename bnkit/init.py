@@ -11,7 +11,7 @@ PURPOSES = ("weights", "order", "batches")
 
 
 def generator(purpose: str, seed: int, index: int) -> np.random.Generator:
-    """The draws of one layer's weights, of one epoch's order, or of an experiment's batches.
+    """The draws of one layer's "weights", of one epoch's "order", or of an experiment's "batches".
 
     A function of all three alone; no two share a stream, for SeedSequence keeps a spawn key apart from the entropy.
     """
@@ -34,6 +34,7 @@ def standard_deviation(init: Init, fan_in: int) -> float:
     return float(init)
 
 
+@np.errstate(over="ignore")  # a standard deviation beyond the dtype is the caller's to choose
 def draw_weights(
     fan_in: int, fan_out: int, *, inits: Sequence[Init], seeds: Sequence[int], layer: int, dtype: str
 ) -> np.ndarray:

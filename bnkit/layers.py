@@ -13,6 +13,7 @@ from . import checks
 from .backend import Array, Backend, Key, backend_of, get_backend
 from .batch_norm import BatchNormCache, batch_norm, batch_norm_backward
 from .init import Init, draw_weights
+from .layout import is_int
 
 Arrays = dict[str, Array]
 
@@ -66,7 +67,7 @@ class Linear:
 
     def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Array]:
         weight = self.params["weight"]
-        backend_of(x, weight)
+        checks.common_backend(x=x, weight=weight)
         checks.check_data("x", x)
         lead = tuple(weight.shape[:-2]) if x.ndim > 2 else ()
         if x.ndim < 2 or tuple(x.shape) != (*lead, x.shape[-2], weight.shape[-2]):
@@ -79,7 +80,10 @@ class Linear:
         return y, x
 
     def backward(self, dy: Array, cache: Array) -> tuple[Array, Arrays]:
-        xp, weight = backend_of(dy).xp, self.params["weight"]
+        xp, weight = checks.common_backend(dy=dy, x=cache).xp, self.params["weight"]
+        expected = (*weight.shape[:-2], cache.shape[-2], weight.shape[-1])
+        if tuple(dy.shape) != expected:
+            raise ValueError(f"dy must have the shape of y, {expected}, got {tuple(dy.shape)}")
         dx = dy @ xp.matrix_transpose(weight)
         if dx.ndim > cache.ndim:  # the replicas shared their input
             dx = xp.sum(dx, axis=0)
@@ -98,8 +102,9 @@ class BatchNorm:
     """Batch normalization with its parameters and running statistics; see `bnkit.batch_norm` for the meaning.
 
     features: the size of `axis` of x, or a tuple of sizes. decay: the weight of the old running statistics, or None
-    for their cumulative average. affine=False leaves gamma and beta out; track=False leaves the running statistics
-    out, and inference uses the batch's too. dtype: that of x; parameters and statistics are float32, or float64 for it.
+    for their cumulative average, for which a batch counts even where its mask hides a channel. affine=False leaves
+    gamma and beta out; track=False leaves the running statistics out, and inference uses the batch's too. dtype: that
+    of x; parameters and statistics are float32, or float64 for it.
     state["count"] is the number of batches seen, an int64 NumPy array of shape () on every backend.
     """
 
@@ -130,6 +135,11 @@ class BatchNorm:
             ghost=ghost,
             reduce=None,
         )
+        checks.check_bool("affine", affine)
+        checks.check_bool("track", track)
+        for a in axis if isinstance(axis, (tuple, list)) else (axis,):
+            if not is_int(a):
+                raise TypeError(f"axis must be an int or a tuple of ints, got {axis!r}")
         if len(shape) != (len(axis) if isinstance(axis, (tuple, list)) else 1):
             raise ValueError(f"features must have one size for each of axis {axis!r}, got {features!r}")
         dtype = checks.dtype_argument(dtype, checks.FLOATS)
@@ -163,8 +173,9 @@ class BatchNorm:
         key: Key | None = None,
     ) -> tuple[Array, BatchNormCache]:
         """y like x, and the cache for `backward`; in training the state moves."""
-        checks.check_train(train)
-        checks.check_features(x, self.axis, self.features)
+        checks.check_bool("train", train)
+        checks.common_backend(x=x)
+        checks.check_input(x, self.axis, self.features, self.dtype)
         count = self.state.get("count")
         decay = self.decay
         if decay is None:
@@ -187,7 +198,7 @@ class BatchNorm:
             out=out,
         )
         if train and count is not None and 0 not in x.shape:
-            count += 1
+            self.state["count"] += 1
         return y, cache
 
     def backward(self, dy: Array, cache: BatchNormCache) -> Any:
@@ -259,8 +270,8 @@ class Dropout:
     def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Array | None]:
         if not train or self.ratio == 0:
             return x, None
-        if key is None:
-            raise ValueError("key must be (seed, layer, step) to train with dropout, got None")
+        if not isinstance(key, tuple) or len(key) != 3:
+            raise ValueError(f"key must be (seed, layer, step) to train with dropout, got {key!r}")
         backend = backend_of(x)
         kept = backend.uniform(key, tuple(x.shape)) >= self.ratio
         scale = backend.xp.astype(kept, x.dtype) * (1 / (1 - self.ratio))
@@ -279,6 +290,9 @@ class Sequential:
     def __init__(self, *layers: Layer) -> None:
         if not layers:
             raise ValueError("layers must be at least one, got none")
+        for layer in layers:
+            if not (hasattr(layer, "forward") and hasattr(layer, "backward")):
+                raise TypeError(f"layers must have forward and backward, got {layer!r}; pass them one by one")
         self.layers = layers
 
     @property
@@ -290,12 +304,17 @@ class Sequential:
         return _named([layer.state for layer in self.layers])
 
     def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, list[Any]]:
-        """y, and the caches of the layers; with key (seed, 0, step), layer i draws by (seed, i + 1, step)."""
+        """y, and the caches of the layers.
+
+        With key (seed, n, step) the first layer draws by that key, the next by (seed, n + 1, step), and so on; a
+        Sequential among them takes as many numbers as it holds layers.
+        """
+        checks.check_bool("train", train)
         caches = []
-        for i, layer in enumerate(self.layers):
-            inner = None if key is None else (key[0], 256 * key[1] + i + 1, key[2])  # so that nested ones differ too
-            x, cache = layer.forward(x, train=train, key=inner)
+        for layer in self.layers:
+            x, cache = layer.forward(x, train=train, key=key)
             caches.append(cache)
+            key = None if key is None else (key[0], key[1] + _leaves(layer), key[2])
         return x, caches
 
     def backward(self, dy: Array, cache: list[Any]) -> tuple[Array, Arrays]:
@@ -315,6 +334,10 @@ class Sequential:
         for i in reversed(range(start, len(self.layers))):
             dy, grads[i] = self.layers[i].backward(dy, cache[i])
         return dy, grads
+
+
+def _leaves(layer: Layer) -> int:
+    return sum(map(_leaves, layer.layers)) if isinstance(layer, Sequential) else 1
 
 
 def per_replica(name: str, value: Any, replicas: int | None) -> list[Any]:

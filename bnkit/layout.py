@@ -42,10 +42,14 @@ def contiguous(xp: Any, a: Array, shape: tuple[int, ...]) -> Array:
     return xp.array(a, order="C")
 
 
+def is_int(value: Any) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool) and getattr(value, "ndim", 0) == 0
+
+
 def parameter_axes(axis: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
     """The axes that keep their own statistics, sorted and counted from the front; ValueError if they are not legal."""
     given = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
-    if not given or not all(hasattr(a, "__index__") and not isinstance(a, bool) for a in given):
+    if not given or not all(map(is_int, given)):
         raise TypeError(f"axis must be an int or a tuple of ints, got {axis!r}")
     if not all(-ndim <= a < ndim for a in given):
         raise ValueError(f"axis must lie within the {ndim} axes of x, got {axis!r}")

@@ -3,18 +3,19 @@
 import itertools
 import operator
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import checkpoint, checks
-from .backend import Array, Backend, backend_of, get_backend
+from .backend import Array, Backend, backend_of, dtype_name, get_backend
 from .init import Init
 from .layers import Arrays, BatchNorm, Dropout, Layer, Linear, ReLU, Sequential, Sigmoid, Tanh, per_replica
 from .reference import quiet
 
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {"relu": ReLU, "sigmoid": Sigmoid, "tanh": Tanh}
+_CONFIG = {"sizes", "batch_norm", "activation", "bias", "init", "dropout", "weight_decay", "replicas", "seed", "dtype"}
 _BLOCK = 8192  # rows of a forward in `accuracy`
 BATCH_NORM_OPTIONS = ("decay", "eps", "correction", "affine", "track", "ghost")
 
@@ -51,6 +52,8 @@ class MLP:
         backend: str | Backend | None = None,
         dtype: str = "float32",
     ) -> None:
+        if not isinstance(sizes, Iterable):
+            raise TypeError(f"sizes must be a sequence of ints, got {sizes!r}")
         sizes = tuple(sizes)
         if len(sizes) < 2:
             raise ValueError(f"sizes must be (inputs, hidden, …, classes), got {sizes}")
@@ -61,6 +64,10 @@ class MLP:
         dtype = checks.dtype_argument(dtype, ("float32", "float64"))
         checks.check_real("weight_decay", weight_decay, least=0.0)
         checks.check_real("dropout", dropout, least=0.0, below=1.0)
+        checks.check_bool("bias", bias)
+        if replicas is not None:
+            checks.check_int("replicas", replicas)
+            replicas = operator.index(replicas)
         if not isinstance(batch_norm, (bool, Mapping)):
             raise TypeError(f"batch_norm must be a bool or a dictionary of options, got {batch_norm!r}")
         given = batch_norm if isinstance(batch_norm, Mapping) else {}
@@ -168,6 +175,8 @@ class MLP:
     def load(cls, path: str | os.PathLike[str], backend: str | Backend | None = None) -> "MLP":
         """The network that `save` wrote, on any backend; ValueError where the file is not one."""
         config, arrays = checkpoint.load(path, "mlp")
+        if set(config) != _CONFIG:
+            raise ValueError(f"{os.fspath(path)} must describe {sorted(_CONFIG)}, got {sorted(config)}")
         model = cls(**config, backend=backend)
         model.set_arrays(arrays, source=os.fspath(path))
         return model
@@ -199,8 +208,8 @@ class MLP:
         if isinstance(x, np.ndarray) and self.backend.name != "numpy":
             checks.check_data("x", x)
             x = self.backend.asarray(x)
-        if backend_of(x) is not self.backend:
-            raise TypeError(f"x must be a host NumPy array or on {self.backend.key}, got {backend_of(x).key}; move it")
+        if (found := checks.common_backend(x=x)) is not self.backend:
+            raise TypeError(f"x must be a host NumPy array or on {self.backend.key}, got {found.key}; move it")
         checks.check_data("x", x)
         lead = () if x.ndim < 3 or self.replicas is None else (self.replicas,)
         if x.ndim != 2 + len(lead) or x.shape[-1] != self.sizes[0] or tuple(x.shape[:-2]) != lead:
@@ -215,7 +224,8 @@ class MLP:
             raise TypeError(f"t must be integer labels or floats (rows, classes), got {getattr(t, 'dtype', type(t))}")
         expected = (rows,) if kind == "integer" else (rows, classes)
         if tuple(t.shape) != expected and (self.replicas is None or tuple(t.shape) != (self.replicas, *expected)):
-            raise ValueError(f"t must be ({rows},) integer labels or ({rows}, {classes}) floats, got {tuple(t.shape)}")
+            found = f"{dtype_name(t)} {tuple(t.shape)}"
+            raise ValueError(f"t must be ({rows},) integer labels or ({rows}, {classes}) floats, got {found}")
         if not isinstance(t, np.ndarray):
             if backend_of(t) is not self.backend:
                 raise TypeError(

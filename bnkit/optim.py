@@ -23,18 +23,28 @@ class Optimizer:
     slots: tuple[str, ...] = ()  # the names of what is remembered of each parameter, zero at the start
 
     def __init__(self, lr: Rate, **settings: float) -> None:
-        given = np.asarray(lr)
-        if given.dtype.kind not in "iuf":
-            raise TypeError(f"lr must be a number, or one a replica, got {lr!r}")
-        self.lr = given.astype(np.float64)
-        if self.lr.ndim > 1 or self.lr.size == 0 or not np.all(np.isfinite(self.lr)) or np.any(self.lr < 0):
-            raise ValueError(f"lr must be a finite number of at least 0, or one a replica, got {lr!r}")
+        self.lr = lr
         for name, value in settings.items():
             checks.check_real(name, value, least=0.0, below=np.inf if name in ("eps", "weight_decay") else 1.0)
             setattr(self, name, float(value))
         self.settings = {"lr": self.lr.tolist(), **settings}
         self.state: dict[str, Array] = {}
         self.steps = 0
+
+    @property
+    def lr(self) -> np.ndarray:
+        """The learning rate, float64 of shape () or (replicas,); it may be set anew between updates."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, lr: Rate) -> None:
+        given = np.asarray(lr)
+        if given.dtype.kind not in "iuf":
+            raise TypeError(f"lr must be a number, or one a replica, got {lr!r}")
+        given = given.astype(np.float64)
+        if given.ndim > 1 or given.size == 0 or not np.all(np.isfinite(given)) or np.any(given < 0):
+            raise ValueError(f"lr must be a finite number of at least 0, or one a replica, got {lr!r}")
+        self._lr = given
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.settings.items())})"
@@ -57,6 +67,8 @@ class Optimizer:
             self._step(backend.xp, p, grads[name], self._rate(backend, p), *memory)
 
     def _check(self, name: str, p: Array, g: Array) -> None:
+        if not hasattr(g, "shape"):
+            raise TypeError(f"grads[{name!r}] must be an array, got {type(g).__name__}")
         backend = backend_of(p, g)
         if dtype_name(p) not in ("float32", "float64") or dtype_name(g) != dtype_name(p):
             raise TypeError(f"params[{name!r}] and its gradient must be float32 or float64, got {p.dtype}, {g.dtype}")

@@ -66,16 +66,21 @@ def fit(
     A record holds epoch (from 1), step (updates so far), loss (mean over the rows of the epoch, as trained),
     train_accuracy and, with a test set, test_accuracy (both in inference); with replicas, lists of one value each.
     callbacks: called with (record, model) after each epoch; True from one of them ends the training.
-    checkpoint: a file that is written after each epoch and, where it exists, gone on from: a run that was killed and
-    started again ends with the same model and records as one that was not.
+    checkpoint: a file that is written after each epoch and its callbacks and, where it exists, gone on from: a run that
+    was killed and started again ends with the same model and records as one that was not.
     """
     checks.check_int("epochs", epochs, least=0)
     checks.check_int("batch_size", batch_size)
     checks.check_int("seed", seed, least=0)
+    if not isinstance(model, MLP):
+        raise TypeError(f"model must be an MLP, got {type(model).__name__}")
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be one of bnkit.optim, got {optimizer!r}")
     if optimizer.lr.ndim and optimizer.lr.shape != (model.replicas,):
-        raise ValueError(f"optimizer must have one lr for each of {model.replicas} replicas, got {optimizer.lr.size}")
+        replicas = "a model without replicas" if model.replicas is None else f"each of {model.replicas} replicas"
+        raise ValueError(f"optimizer must have one lr for {replicas}, got {optimizer.lr.size}")
+    if not isinstance(callbacks, Sequence):
+        raise TypeError(f"callbacks must be a sequence of functions, got {callbacks!r}")
     for callback in callbacks:
         if not callable(callback):
             raise TypeError(f"callbacks must be functions of (record, model), got {callback!r}")
@@ -87,13 +92,14 @@ def fit(
     records: list[Record] = []
     settings: Record = {}
     if checkpoint is not None:
-        if not Path(checkpoint).parent.is_dir():
-            raise FileNotFoundError(f"checkpoint must lie in an existing folder, got {os.fspath(checkpoint)}; make it")
-        settings = _settings(model, optimizer, x, t, batch_size, seed)
+        files.check_target(checkpoint)
+        settings = _settings(model, optimizer, [(x, t), *test], batch_size, seed)
         if Path(checkpoint).exists():
             records = _resume(checkpoint, settings, model, optimizer)
+        if len(records) > epochs:
+            raise ValueError(f"epochs must be at least the {len(records)} of the checkpoint, got {epochs}")
         stops = [c(record, model) for record in records for c in callbacks if isinstance(c, EarlyStopping)]
-        if any(stops):
+        if True in stops:
             return records
 
     batches = math.ceil(rows / batch_size)
@@ -111,10 +117,10 @@ def fit(
         for pair in test:
             record["test_accuracy"] = _number(model, model.accuracy(*pair))
         records.append(record)
-        if checkpoint is not None:
-            _save(checkpoint, settings, records, model, optimizer)
         stops = [callback(record, model) for callback in callbacks]
-        if any(stops):
+        if checkpoint is not None:  # after the callbacks, which may change the learning rate
+            _save(checkpoint, settings, records, model, optimizer)
+        if any(stop is True for stop in stops):
             break
     return records
 
@@ -141,21 +147,20 @@ def _check_last_batch(model: MLP, rows: int, batch_size: int) -> None:
     for batch in {batch_size, rows % batch_size} - {0}:
         ghost = options.get("ghost") or batch
         if 1 in {min(batch, ghost), batch % ghost if batch > ghost else 0}:
+            got = f"{batch_size} for {rows} rows" + (f" and ghost={ghost}" if options.get("ghost") else "")
             raise ValueError(
-                f"batch_size must leave no batch of 1 row to batch norm with correction=1, got {batch_size} for {rows} "
-                f"rows; choose another, or correction=0"
+                f"batch_size must leave no batch of 1 row to batch norm with correction=1, got {got}; choose another, "
+                f"or correction=0"
             )
 
 
-def _settings(model: MLP, optimizer: Optimizer, x: Any, t: Any, batch_size: int, seed: int) -> Record:
-    """What must be the same for a resumed run to be the run; the data by a checksum of their first and last rows."""
-    rows = x.shape[0]
-    few = min(rows, 100)
-    ends = [[model.backend.to_numpy(e).tobytes() for e in (a[:few, ...], a[rows - few :, ...])] for a in (x, t)]
+def _settings(model: MLP, optimizer: Optimizer, data: list[Any], batch_size: int, seed: int) -> Record:
+    """What must be the same for a resumed run to be the run; the data by their shapes and checksums."""
+    arrays = [np.ascontiguousarray(model.backend.to_numpy(a)) for pair in data for a in pair]
     return {
         "model": model.config,
         "optimizer": repr(optimizer),
-        "data": [list(x.shape), *(zlib.crc32(first + last) for first, last in ends)],
+        "data": [[*a.shape, zlib.crc32(a.data)] for a in arrays],
         "batch_size": int(batch_size),
         "seed": int(seed),
     }
@@ -172,7 +177,7 @@ def _resume(path: str | os.PathLike[str], settings: Record, model: MLP, optimize
         )
     memory = {name: array for name, array in arrays.items() if name.startswith("optimizer/")}
     model.set_arrays({k: v for k, v in arrays.items() if k not in memory}, source=os.fspath(path))
-    optimizer.steps = found["steps"]
+    optimizer.steps, optimizer.lr = found["steps"], found["lr"]
     optimizer.state = {name.partition("/")[2]: model.backend.asarray(array) for name, array in memory.items()}
     records: list[Record] = found["records"]
     return records
@@ -182,7 +187,7 @@ def _save(
     path: str | os.PathLike[str], settings: Record, records: list[Record], model: MLP, optimizer: Optimizer
 ) -> None:
     memory = {f"optimizer/{name}": model.backend.to_numpy(array) for name, array in optimizer.state.items()}
-    description = {"settings": settings, "records": records, "steps": optimizer.steps}
+    description = {"settings": settings, "records": records, "steps": optimizer.steps, "lr": optimizer.lr.tolist()}
     files.save(path, "fit", description, {**model.arrays(), **memory})
 
 

@@ -1,6 +1,7 @@
 """Choosing a backend, finding that of an array, and what is said when one cannot run."""
 
 import asyncio
+import contextlib
 import copy
 import os
 import pickle
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import types
 from pathlib import Path
 from typing import Any
 
@@ -311,3 +313,65 @@ def test_a_broken_third_party_backend_is_a_backend_error_and_harms_no_other(case
     print(bnkit.batch_norm(np.random.rand(4, 2), None, None, train=True)[0].shape)
     """
     assert run(code, tmp_path).splitlines() == ["refused", "no owner", "(4, 2)"]
+
+
+def test_a_backend_error_survives_pickle_and_copies() -> None:
+    error = bnkit.BackendError("no device", remedy="buy one", hardware=True)
+    for again in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
+        assert str(again) == str(error) == "no device; buy one"
+        assert (again.remedy, again.hardware) == ("buy one", True)
+
+
+def test_a_backend_that_fails_to_start_hides_no_other() -> None:
+    class Failing(NumpyBackend):
+        name = "failing"
+
+        def __init__(self, device: str | None = None) -> None:
+            raise OSError("the device is busy")
+
+    register("failing", Failing)
+    try:
+        with pytest.raises(bnkit.BackendError, match=r"'failing' failed to start \(OSError: the device is busy\)"):
+            bnkit.get_backend("failing")
+        known = bnkit.backends()
+        assert known["numpy"].usable
+        assert not known["failing"].usable
+    finally:
+        del bnkit.backend._classes["failing"]
+
+
+def test_a_backend_registered_anew_takes_the_place_of_the_old() -> None:
+    class First(NumpyBackend):
+        name = "placed"
+
+    class Second(NumpyBackend):
+        name = "placed"
+
+    try:
+        for cls in (First, Second):
+            register("placed", cls)
+            assert type(bnkit.get_backend("placed")) is cls
+    finally:
+        del bnkit.backend._classes["placed"]
+        del bnkit.backend._instances["placed"]
+
+
+def test_use_backend_holds_the_backends_scope_open() -> None:
+    entered: list[str] = []
+
+    class Scoped(NumpyBackend):
+        name = "scoped"
+
+        def scope(self) -> Any:
+            entered.append("in")
+            return contextlib.closing(types.SimpleNamespace(close=lambda: entered.append("out")))
+
+    with bnkit.use_backend(Scoped()):
+        assert entered == ["in"]
+    assert entered == ["in", "out"]
+
+
+@pytest.mark.parametrize("key", [(-1, 0, 0), (2**64, 0, 0), (0, 2**32, 0), (0, -1, 0), (0, 0, 2**64), ([0, -1], 0, 0)])
+def test_a_key_out_of_bounds_is_refused(backend: Backend, key: Any) -> None:
+    with pytest.raises(ValueError, match=r"key must hold a (seed|layer|step) of at least 0 and below"):
+        backend.uniform(key, (2, 3))

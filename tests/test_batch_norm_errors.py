@@ -254,3 +254,27 @@ def test_nan_and_infinity_are_no_error_and_stay_in_their_channel(backend: Backen
             np.testing.assert_array_equal(backend.to_numpy(got)[:, others], backend.to_numpy(want)[:, others])
         assert np.isfinite(backend.to_numpy(mean)[others]).all()
         assert not np.isfinite(backend.to_numpy(var)[2])
+
+
+@pytest.mark.parametrize("name", ["x", "gamma", "mask", "residual", "out"])
+def test_what_is_no_array_is_named(backend: Backend, name: str) -> None:
+    arrays: dict[str, Any] = {k: backend.asarray(GOOD[k]) for k in ("x", "gamma", "beta")} | {name: [[1.0, 2.0]]}
+    with pytest.raises(TypeError, match=rf"{name} must be an array of a backend.*builtins\.list"):
+        bnkit.batch_norm(**arrays, train=True)
+
+
+def test_a_foreign_byte_order_is_refused() -> None:
+    x = GOOD["x"].astype(GOOD["x"].dtype.newbyteorder())
+    with pytest.raises(TypeError, match="got float32 in foreign byte order; convert it"):
+        bnkit.batch_norm(x, None, None, train=True)
+
+
+def test_a_reduce_that_returns_nothing_is_named(backend: Backend) -> None:
+    with pytest.raises(ValueError, match="reduce must return an array of shape"):
+        bnkit.batch_norm(backend.asarray(GOOD["x"]), None, None, train=True, reduce=lambda a: None)
+
+
+@pytest.mark.parametrize("option", ["correction", "activation", "axis"])
+def test_an_array_for_an_option_is_refused_by_name(option: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"{option} must"):
+        bnkit.batch_norm(GOOD["x"], None, None, train=True, **{option: np.array([0, 1])})

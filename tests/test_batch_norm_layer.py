@@ -215,3 +215,28 @@ def test_a_layer_of_another_backend_than_its_input_is_refused(backend: Backend) 
     layer = bnkit.BatchNorm(5, backend=other)
     with pytest.raises(TypeError, match="one backend"):
         layer.forward(backend.asarray(random(7, 5)), train=True)
+
+
+@pytest.mark.parametrize("option", ["affine", "track"])
+def test_a_flag_must_be_a_bool(option: str) -> None:
+    with pytest.raises(TypeError, match=f"{option} must be True or False, got 'no'"):
+        bnkit.BatchNorm(5, backend="numpy", **{option: "no"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("axis", ["a", 1.0, None, (1.0,), True])
+def test_an_axis_must_be_an_int(axis: Any) -> None:
+    with pytest.raises(TypeError, match="axis must be an int"):
+        bnkit.BatchNorm(5, axis=axis, backend="numpy")
+
+
+def test_data_of_another_width_are_told_of_x(backend: Backend) -> None:
+    for options in ({}, {"affine": False, "track": False}):
+        layer = bnkit.BatchNorm(5, backend=backend, **options)
+        with pytest.raises(ValueError, match=r"x must have \(5,\) features at axis 1, got shape \(7, 4\)"):
+            layer.forward(backend.asarray(random(7, 4)), train=True)
+
+
+def test_data_of_another_precision_are_told_the_layers_dtype(backend: Backend) -> None:
+    layer = bnkit.BatchNorm(5, backend=backend)
+    with pytest.raises(TypeError, match="dtype='float32', got float64"):
+        layer.forward(backend.asarray(random(7, 5, dtype="float64")), train=True)

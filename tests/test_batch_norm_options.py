@@ -9,6 +9,7 @@ import pytest
 import textbook
 
 import bnkit
+from bnkit import reference
 from bnkit.backend import Backend
 
 Host = np.ndarray[Any, Any]
@@ -325,3 +326,30 @@ def test_replicas_are_each_what_one_alone_is(backend: Backend) -> None:
         pairs = [(y, y_own), *zip(grads[:3], grads_own[:3], strict=True), *zip(there, own, strict=True)]
         for together, alone in pairs:
             np.testing.assert_allclose(backend.to_numpy(together)[r], backend.to_numpy(alone), **EXACT)
+
+
+def test_every_op_is_given_contiguous_aligned_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def watch(name: str) -> None:
+        real = getattr(reference, name)
+
+        def watched(xp: Any, *arrays: Any, **options: Any) -> Any:
+            seen.extend(a for a in (*arrays, options.get("residual"), options.get("out")) if isinstance(a, np.ndarray))
+            return real(xp, *arrays, **options)
+
+        monkeypatch.setattr(reference, name, watched)
+
+    for name in ("batch_norm_train", "batch_norm_inference", "batch_norm_backward"):
+        watch(name)
+    rng = np.random.default_rng(0)
+    odd = np.frombuffer(b"\0" + rng.normal(size=42).astype(np.float32).tobytes(), np.uint8)[1:].view(np.float32)
+    strided = [rng.normal(size=(12,)).astype(np.float32)[::2] for _ in range(2)]
+    gamma, beta = strided
+    mean, var = (np.abs(rng.normal(size=(6, 2))).astype(np.float32)[:, 0] for _ in range(2))
+    for x in (odd.reshape(7, 6), rng.normal(size=(14, 12)).astype(np.float32)[::2, ::-2], odd.reshape(6, 7).T):
+        for train in (True, False):
+            y, cache = bnkit.batch_norm(x, gamma, beta, mean, var, train=train, residual=x * 2)
+            bnkit.batch_norm_backward(y[::-1], cache)
+    assert len(seen) > 20
+    assert all(a.flags.c_contiguous and a.flags.aligned for a in seen)

@@ -227,5 +227,5 @@ def test_names_and_shapes_are_compared_before_anything_is_written():
     checkpoint.check_names(own, {"a": np.zeros((2, 3)), "b": np.zeros(4)}, "here")
     with pytest.raises(ValueError, match="here must hold"):
         checkpoint.check_names(own, {"a": np.zeros((2, 3))}, "here")
-    with pytest.raises(ValueError, match=r"here: b must have shape \(4,\), got \(5,\)"):
+    with pytest.raises(ValueError, match=r"here: b must be float64 of shape \(4,\), got float64 of \(5,\)"):
         checkpoint.check_names(own, {"a": np.zeros((2, 3)), "b": np.zeros(5)}, "here")

@@ -1,7 +1,6 @@
 import itertools
 
 import numpy as np
-import pytest
 
 from bnkit.init import PURPOSES, generator
 
@@ -16,8 +15,3 @@ def test_no_two_keys_share_a_stream():
 def test_a_key_gives_the_same_draws_again():
     first, second = (generator("weights", 7, 3).standard_normal(5) for _ in range(2))
     np.testing.assert_array_equal(first, second)
-
-
-def test_an_unknown_purpose_is_refused():
-    with pytest.raises(ValueError, match="noise"):
-        generator("noise", 0, 0)

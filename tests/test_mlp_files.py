@@ -3,13 +3,14 @@
 import copy
 import gc
 import json
+import os
 import pickle
 
 import numpy as np
 import pytest
 from small_mlp import OPTIONS, batch, everything, make, stir
 
-from bnkit import MLP, get_backend
+from bnkit import MLP, checkpoint, get_backend
 
 COPIES = [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))]
 
@@ -180,3 +181,61 @@ def test_a_file_whose_arrays_do_not_fit_is_refused_by_name(tmp_path, change):
 def test_a_missing_file_is_not_found(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"net\.npz"):
         MLP.load(tmp_path / "net.npz", backend="numpy")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_norm": {"decay": np.float32(0.9), "eps": np.float64(1e-4), "ghost": np.int64(4)}},
+        {"dtype": np.dtype("float32")},
+        {"dtype": np.float64},
+        {"replicas": np.int64(2), "seed": np.arange(2), "init": np.array([0.1, 0.2], np.float32)},
+        {"dropout": np.float32(0.5), "weight_decay": np.float32(0.01), "bias": np.bool_(False)},
+    ],
+)
+def test_options_that_numpy_made_are_saved(tmp_path, options):
+    model = MLP((5, 6, 3), backend="numpy", **options)
+    model.save(tmp_path / "m.npz")
+    again = MLP.load(tmp_path / "m.npz", backend="numpy")
+    assert again.config == model.config
+    assert everything(again) == everything(model)
+
+
+def test_a_link_is_written_through(tmp_path):
+    model = make("numpy")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link.npz").symlink_to(tmp_path / "there" / "m.npz")
+    model.save(tmp_path / "link.npz")
+    assert (tmp_path / "link.npz").is_symlink()
+    assert everything(MLP.load(tmp_path / "there" / "m.npz", backend="numpy")) == everything(model)
+
+
+def test_what_is_no_file_is_never_replaced(tmp_path):
+    model = make("numpy")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=r"folder must be a file"):
+        model.save(tmp_path / "folder")
+    with pytest.raises(FileNotFoundError, match="existing folder"):
+        model.save(tmp_path / "nowhere" / "m.npz")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(OSError, match="pipe must be a file"):
+            model.save(tmp_path / "pipe")
+        assert not (tmp_path / "pipe").is_file()
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != "pipe") == ["folder"]
+
+
+def test_a_file_with_another_description_is_refused_by_name(tmp_path):
+    model = make("numpy")
+    config = {k: v for k, v in model.config.items() if k != "seed"} | {"depth": 3}
+    checkpoint.save(tmp_path / "m.npz", "mlp", config, model.arrays())
+    with pytest.raises(ValueError, match=r"m\.npz must describe.*seed.*depth"):
+        MLP.load(tmp_path / "m.npz", backend="numpy")
+
+
+def test_arrays_of_another_dtype_are_refused(tmp_path):
+    model = make("numpy")
+    arrays = {k: a.astype(np.complex128) if k == "params/0.weight" else a for k, a in model.arrays().items()}
+    checkpoint.save(tmp_path / "m.npz", "mlp", model.config, arrays)
+    with pytest.raises(ValueError, match=r"params/0\.weight must be float64.*complex128"):
+        MLP.load(tmp_path / "m.npz", backend="numpy")

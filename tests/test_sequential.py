@@ -96,3 +96,30 @@ def test_gradients_alone_are_those_of_the_backward(backend, first):
 def test_a_network_of_no_layers_is_refused():
     with pytest.raises(ValueError, match="layers must be at least one"):
         Sequential()
+
+
+def test_dropouts_draw_by_their_place_among_all_layers(backend):
+    x = backend.asarray(np.random.default_rng(0).normal(size=(50, 40)).astype(np.float32) + 9)
+    deep = Sequential(Dropout(0.5))
+    for _ in range(20):
+        deep = Sequential(deep)
+    network = Sequential(deep, *[ReLU()] * 300, Dropout(0.5))
+    _, caches = network.forward(x, train=True, key=(1, 0, 2))
+    first = caches[0]
+    while isinstance(first, list):
+        first = first[0]
+    for mask, place in ((first, 0), (caches[-1], 301)):
+        drawn = backend.to_numpy(backend.uniform((1, place, 2), (50, 40))) >= 0.5
+        np.testing.assert_array_equal(backend.to_numpy(mask) > 0, drawn)
+
+
+@pytest.mark.parametrize("wrong", [1, [ReLU()], None])
+def test_what_is_no_layer_is_refused(wrong):
+    with pytest.raises(TypeError, match="layers must"):
+        Sequential(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["yes", 1, None])
+def test_train_must_be_a_bool(backend, wrong):
+    with pytest.raises(TypeError, match="train must"):
+        Sequential(ReLU()).forward(backend.asarray(np.ones((2, 2), np.float32)), train=wrong)

@@ -9,6 +9,7 @@ from small_training import ROUNDING, Watched, dataset, make, train
 
 from bnkit import optim
 from bnkit.data import Dataset
+from bnkit.init import generator
 
 
 def test_an_epoch_sees_every_row_once_and_its_last_batch_is_smaller(backend):
@@ -54,12 +55,12 @@ def test_steps_count_on_over_the_epochs(backend):
 
 
 def test_training_is_loss_and_grads_and_update_by_hand(backend):
-    data, rng = dataset(), np.random.default_rng
+    data = dataset()
     model, by_hand = make(backend, dropout=0.3), make(backend, dropout=0.3)
     train(model, epochs=2, seed=4)
     optimizer = optim.Adam(lr=0.01)
     for epoch in range(2):
-        order = rng([4, epoch]).permutation(23)
+        order = generator("order", 4, epoch).permutation(23)
         for i in range(5):
             chosen = order[5 * i : 5 * i + 5]
             _, grads = by_hand.loss_and_grads(data.x_train[chosen], data.t_train[chosen], step=5 * epoch + i)

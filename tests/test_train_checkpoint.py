@@ -163,12 +163,50 @@ def test_a_checkpoint_in_a_missing_folder_is_refused_before_anything_moves(backe
     assert optimizer.steps == 0
 
 
-def test_the_checkpoint_is_written_before_the_callbacks_are_called(backend, tmp_path):
+def test_an_epoch_whose_callback_fails_is_trained_again(backend, tmp_path):
     path, model = tmp_path / "run.npz", make(backend)
 
     def fail(record, m):
-        raise KeyError("on purpose")
+        if record["epoch"] == 2:
+            raise KeyError("on purpose")
 
     with pytest.raises(KeyError, match="on purpose"):
         train(model, checkpoint=path, callbacks=[fail])
-    assert train(make(backend), epochs=2, checkpoint=path) == train(make(backend), epochs=2)
+    assert train(make(backend), epochs=1, checkpoint=path) == train(make(backend), epochs=1)
+    assert train(make(backend), epochs=3, checkpoint=path) == train(make(backend), epochs=3)
+
+
+def test_a_learning_rate_that_a_callback_changed_is_gone_on_with(tmp_path):
+    def slower(record, model):
+        optimizer.lr = optimizer.lr * 0.5
+
+    models, records = [], []
+    for parts in ((4,), (2, 4)):
+        path = tmp_path / f"{len(parts)}.bnkit"
+        for epochs in parts:
+            model, optimizer = make("numpy"), optim.Momentum(lr=0.1)
+            found = train(model, optimizer=optimizer, epochs=epochs, callbacks=[slower], checkpoint=path)
+        models.append(everything(model))
+        records.append(found)
+    assert records[0] == records[1]
+    assert models[0] == models[1]
+
+
+def test_fewer_epochs_than_the_checkpoint_holds_are_refused(tmp_path):
+    train(make("numpy"), epochs=3, checkpoint=tmp_path / "c")
+    with pytest.raises(ValueError, match="epochs must be at least the 3 of the checkpoint, got 2"):
+        train(make("numpy"), epochs=2, checkpoint=tmp_path / "c")
+
+
+@pytest.mark.parametrize("change", ["a row in the middle", "no test set", "another test set"])
+def test_other_data_are_noticed(tmp_path, change):
+    data = dataset(rows=300)
+    train(make("numpy"), data, epochs=1, checkpoint=tmp_path / "c")
+    if change == "a row in the middle":
+        data.x_train[150] += 1
+    elif change == "another test set":
+        data.x_test[0] += 1
+    else:
+        data = data[:2]
+    with pytest.raises(ValueError, match="its data differ"):
+        train(make("numpy"), data, epochs=2, checkpoint=tmp_path / "c")

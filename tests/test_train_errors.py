@@ -30,7 +30,7 @@ MISTAKES = {
     "a test label too large": ({"data": (X, T, X_TEST, T_TEST + 1)}, ValueError, "labels from 0 to 2.*3"),
     "test data of another width": ({"data": (X, T, X_TEST[:, :4], T_TEST)}, ValueError, "x must be"),
     "an optimizer's name": ({"optimizer": "adam"}, TypeError, "optimizer"),
-    "lrs of replicas that are not": ({"optimizer": optim.SGD(lr=[0.1, 0.2])}, ValueError, "one lr for each"),
+    "lrs of replicas that are not": ({"optimizer": optim.SGD(lr=[0.1, 0.2])}, ValueError, "one lr for"),
     "a callback that is none": ({"callbacks": [3]}, TypeError, "callback"),
 }
 

@@ -18,9 +18,6 @@ from bnkit.mlp import MLP
 from bnkit.optim import SGD
 
 SCALES = tuple(float(s) for s in np.logspace(0, -4, num=16))
-# The tutorial's: at small scales eps is of the size of the variance, so another eps is another table.
-BATCH_NORM = {"eps": 1e-6, "correction": 0, "decay": 0.9}
-
 # Okabe & Ito's blue and vermilion, which colour-blind readers can tell apart; the dashes serve the rest.
 STYLES = {True: ("#0072B2", "-", "batch norm"), False: ("#D55E00", "--", "plain")}
 
@@ -40,6 +37,11 @@ class Settings:
     batch_size: int = 100
     lr: float = 0.01
     dtype: str = "float32"
+    # At small scales eps is of the size of the variance, so another eps is another table.
+    eps: float = 1e-6
+    correction: int = 0
+    decay: float = 0.9
+    initial_running_var: float = 0.0
 
 
 def run(settings: Settings, *, on_progress: Callable[[int, int], None] | None = None) -> list[Record]:
@@ -128,10 +130,11 @@ def plot(records: list[Record]) -> Any:
 
 
 def _networks(batch_norm: bool, sizes: tuple[int, ...], seed: int, settings: Settings) -> MLP:
-    """One network a scale; running variances start at 0, as the tutorial's do."""
+    """One network a scale."""
+    norm = {"eps": settings.eps, "correction": settings.correction, "decay": settings.decay}
     model = MLP(
         sizes,
-        batch_norm=BATCH_NORM if batch_norm else False,
+        batch_norm=norm if batch_norm else False,
         init=settings.scales,
         replicas=len(settings.scales),
         seed=seed,
@@ -140,7 +143,7 @@ def _networks(batch_norm: bool, sizes: tuple[int, ...], seed: int, settings: Set
     )
     for name, array in model.state.items():
         if name.endswith("running_var"):
-            array[...] = 0
+            array[...] = settings.initial_running_var
     return model
 
 
