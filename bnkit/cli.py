@@ -159,7 +159,8 @@ def run_weight_scale(
         records = weight_scale.run(
             settings, on_progress=lambda done, total: progress.update(task, completed=done, total=total)
         )
-    table = Table("W", "plain", "batch norm", title="accuracy on the training images, mean (and range) over seeds")
+    over = "" if settings.seeds == 1 else f", mean and range over {settings.seeds} seeds"
+    table = Table("W", "plain", "batch norm", title=f"accuracy on the training images{over}")
     for scale, kinds in weight_scale.final(records).items():
         table.add_row(f"{scale:.3g}", *(_accuracy(*kinds[kind]) for kind in (False, True)))
     Console().print(table)

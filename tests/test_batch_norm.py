@@ -214,10 +214,14 @@ def test_inference_moves_no_running_arrays_and_takes_read_only_ones() -> None:
 def test_read_only_inputs_are_taken() -> None:
     x, dy, residual, gamma, beta = (random(*s) for s in ((7, 5), (7, 5), (7, 5), (5,), (5,)))
     mask = random(7, 5) > 0
-    for a in (x, dy, residual, gamma, beta, mask):
-        a.flags.writeable = False
-    _, cache = bnkit.batch_norm(x, gamma, beta, train=True, residual=residual, activation="relu", mask=mask)
-    bnkit.batch_norm_backward(dy, cache)
+    results = []
+    for writeable in (True, False):
+        for a in (x, dy, residual, gamma, beta, mask):
+            a.flags.writeable = writeable
+        y, cache = bnkit.batch_norm(x, gamma, beta, train=True, residual=residual, activation="relu", mask=mask)
+        results.append((y, *bnkit.batch_norm_backward(dy, cache)))
+    for free, read_only in zip(*results, strict=True):
+        np.testing.assert_array_equal(free, read_only)
 
 
 def test_one_cache_serves_several_backwards_and_two_may_be_alive(backend: Backend) -> None:
