@@ -114,7 +114,9 @@ class Backend:
 
     def layout(self, x: Array, axis: int | tuple[int, ...]) -> Layout:
         """How x is walked when everything but `axis` is reduced."""
-        return make_layout(tuple(x.shape), axis, memory_order(x))
+        flags = getattr(x, "flags", None)  # asked first, since most arrays are in C order
+        memory = None if flags is not None and flags.c_contiguous else memory_order(x)
+        return make_layout(tuple(x.shape), axis, memory)
 
     def view(self, x: Array, axis: int | tuple[int, ...]) -> Array:
         """x as `(groups, rows, channels, inner)`, C contiguous; `layout` is what a backend may override.
@@ -200,8 +202,10 @@ _BUILT_IN = {"numpy": ("bnkit_numpy", "NumpyBackend"), "cupy": ("bnkit_cupy", "C
 _classes: dict[str, type[Backend]] = {}
 _instances: dict[str, Backend] = {}
 _by_array_type: dict[type, type[Backend]] = {}
+_only_by_array_type: dict[type, Backend] = {}  # of those types that lie on one device alone
 _default: contextvars.ContextVar[Backend | None] = contextvars.ContextVar("bnkit_default_backend", default=None)
 _auto_choice: list[str] = []
+_FLOAT32 = np.dtype("float32")
 
 
 def get_backend(name: str | Backend | None = None) -> Backend:
@@ -247,7 +251,7 @@ def backend_of(*arrays: Array | None) -> Backend:
     for array in arrays:
         if array is None:
             continue
-        backend = _owner(array)
+        backend = _only_by_array_type.get(type(array)) or _owner(array)
         if found is not None and backend is not found:
             raise TypeError(
                 f"arrays must be of one backend, got {_kind(first, found)} and {_kind(array, backend)}; "
@@ -276,11 +280,15 @@ def register(name: str, backend: type[Backend]) -> None:
     for key in [k for k in _instances if k.partition(":")[0] == name]:
         del _instances[key]
     _by_array_type.clear()
+    _only_by_array_type.clear()
 
 
 def dtype_name(a: Array) -> str:
     """The dtype of an array by its plain name, also where the library wraps it: "float32", "bfloat16"."""
-    return _dtype_name(type(a.dtype).__module__, a.dtype)
+    dtype = a.dtype
+    if dtype is _FLOAT32:  # the most frequent one; the look-up below takes three times as long
+        return "float32"
+    return _dtype_name(type(dtype).__module__, dtype)
 
 
 @functools.cache  # NumPy works the name out each time; the module keeps dtypes of two libraries from being compared
@@ -354,8 +362,12 @@ def _owner(array: Array) -> Backend:
     array_type = type(array)
     if array_type not in _by_array_type:
         _by_array_type[array_type] = _owning_class(array_type)
-    key = _by_array_type[array_type].key_of(array)
-    return _instances.get(key) or get_backend(key)
+    owner = _by_array_type[array_type]
+    key = owner.key_of(array)
+    backend = _instances.get(key) or get_backend(key)
+    if getattr(owner.key_of, "__func__", None) is Backend.key_of.__func__:  # type: ignore[attr-defined]
+        _only_by_array_type[array_type] = backend
+    return backend
 
 
 def _owning_class(array_type: type) -> type[Backend]:

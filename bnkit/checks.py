@@ -4,11 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from .backend import Array, Backend, backend_of, dtype_name
 from .ghost import Segment
-from .layout import Layout, is_int, memory_order, parameter_axes
+from .layout import Layout, is_int, make_layout, memory_order
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
+_FLOAT32 = np.dtype("float32")
 
 
 def parameter_dtype(dtype: str) -> str:
@@ -19,6 +22,18 @@ def parameter_dtype(dtype: str) -> str:
 def check_options(
     *, train: Any, decay: Any, eps: Any, correction: Any, activation: Any, ghost: Any, reduce: Any
 ) -> None:
+    """The options of `batch_norm`; those of the types that nearly every call has are told good at once."""
+    if (
+        type(train) is bool
+        and type(decay) is type(eps) is float
+        and -math.inf < decay < math.inf
+        and 0.0 <= eps < math.inf
+        and type(correction) is int
+        and 0 <= correction <= 1
+        and (activation is None or (type(activation) is str and activation == "relu"))
+        and ghost is reduce is None
+    ):
+        return
     check_bool("train", train)
     if decay is None:
         raise ValueError("decay must be a finite float, got None; the cumulative average is BatchNorm(decay=None)")
@@ -37,13 +52,17 @@ def check_options(
 
 def common_backend(**arrays: Array | None) -> Backend:
     """The one backend of these arguments, None aside; the first that must be given comes first."""
+    return one_backend(tuple(arrays), tuple(arrays.values()))
+
+
+def one_backend(names: tuple[str, ...], arrays: tuple[Array | None, ...]) -> Backend:
+    """`common_backend` of arrays whose names stand apart."""
     try:
-        name, first = next(iter(arrays.items()))
-        if first is None:
-            raise TypeError(f"{name} must be an array, got None")
-        return backend_of(*arrays.values())
+        if arrays[0] is None:
+            raise TypeError(f"{names[0]} must be an array, got None")
+        return backend_of(*arrays)
     except TypeError as error:
-        for name, array in arrays.items():
+        for name, array in zip(names, arrays, strict=True):
             if array is not None and not _is_array(array):
                 raise TypeError(f"{name} must be an array of a backend: {error}") from None
         raise
@@ -58,7 +77,7 @@ def _is_array(a: Any) -> bool:
 
 
 def check_bool(name: str, value: Any) -> None:
-    if type(value).__name__ not in ("bool", "bool_"):
+    if type(value) is not bool and type(value).__name__ not in ("bool", "bool_"):
         raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
@@ -92,17 +111,19 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
-def check_data(name: str, x: Array) -> None:
-    if dtype_name(x) not in FLOATS:
-        raise TypeError(f"{name} must be one of {', '.join(FLOATS)}, got {dtype_name(x)}; convert it")
+def check_data(name: str, x: Array) -> str:
+    """The name of the dtype of x."""
+    if (dtype := dtype_name(x)) not in FLOATS:
+        raise TypeError(f"{name} must be one of {', '.join(FLOATS)}, got {dtype}; convert it")
+    return dtype
 
 
 def check_input(x: Array, axis: int | tuple[int, ...], features: tuple[int, ...], dtype: str) -> None:
     """x is what a layer with so many features, for data of `dtype`, takes."""
-    check_data("x", x)
-    if parameter_dtype(dtype_name(x)) != parameter_dtype(dtype):
-        raise TypeError(f"x must fit a layer with dtype={dtype!r}, got {dtype_name(x)}; convert it, or pass that dtype")
-    if tuple(x.shape[a] for a in parameter_axes(axis, x.ndim)) != features:
+    name = check_data("x", x)
+    if name != dtype and parameter_dtype(name) != parameter_dtype(dtype):
+        raise TypeError(f"x must fit a layer with dtype={dtype!r}, got {name}; convert it, or pass that dtype")
+    if make_layout(tuple(x.shape), axis, None).parameters != features:
         raise ValueError(f"x must have {features} features at axis {axis}, got shape {tuple(x.shape)}")
 
 
@@ -110,17 +131,18 @@ def check_parameter(name: str, array: Array | None, x: Array, layout: Layout) ->
     """A parameter or running array, if given: its shape and dtype follow from x."""
     if array is None:
         return
-    shape, dtype = tuple(x.shape[a] for a in layout.axes), parameter_dtype(dtype_name(x))
-    if tuple(array.shape) != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {tuple(array.shape)}")
-    if dtype_name(array) != dtype:
+    if tuple(array.shape) != layout.parameters:
+        raise ValueError(f"{name} must have shape {layout.parameters}, got {tuple(array.shape)}")
+    if array.dtype is x.dtype is _FLOAT32:
+        return
+    if dtype_name(array) != (dtype := parameter_dtype(dtype_name(x))):
         raise TypeError(f"{name} must be {dtype} for {dtype_name(x)} x, got {dtype_name(array)}; convert it")
 
 
 def check_running(
-    x: Array, layout: Layout, mean: Array | None, var: Array | None, backend: Backend, *, train: bool
+    x: Array, layout: Layout, mean: Array | None, var: Array | None, backend: Backend, *, train: bool, plain: bool
 ) -> tuple[Array, Array] | None:
-    """Both running arrays, or None; in training they will be written."""
+    """Both running arrays, or None; in training they will be written. `plain`: as `all_plain` tells."""
     if (mean is None) != (var is None):
         raise ValueError("running_mean and running_var must be given both or neither, got one")
     if mean is None or var is None:
@@ -129,10 +151,10 @@ def check_running(
         return None
     for name, array in (("running_mean", mean), ("running_var", var)):
         check_parameter(name, array, x, layout)
-        if train:
+        if train and not plain:
             check_writeable(name, array, backend)
             check_apart(name, array, {"x": x}, backend)
-    if train:
+    if train and not plain:
         check_apart("running_mean", mean, {"running_var": var}, backend)
     return mean, var
 
@@ -154,7 +176,7 @@ def check_like(name: str, array: Array, x: Array) -> None:
         raise TypeError(f"{name} must be an array, got None")
     if tuple(array.shape) != tuple(x.shape):
         raise ValueError(f"{name} must have the shape of x, {tuple(x.shape)}, got {tuple(array.shape)}")
-    if dtype_name(array) != dtype_name(x):
+    if array.dtype is not x.dtype and dtype_name(array) != dtype_name(x):
         raise TypeError(f"{name} must have the dtype of x, {dtype_name(x)}, got {dtype_name(array)}; convert it")
 
 
@@ -167,7 +189,8 @@ def check_out(out: Array, x: Array, backend: Backend) -> None:
     """`out` has the shape, dtype and memory layout that a new result would have."""
     check_like("out", out, x)
     check_writeable("out", out, backend)
-    if getattr(x, "strides", None) is None or 0 in x.shape or _strides(out) == _strides(x):
+    strides = getattr(x, "strides", None)
+    if strides is None or strides == out.strides or 0 in x.shape or _strides(out) == _strides(x):
         return
     if memory_order(x) is not None or not out.flags.c_contiguous:
         raise ValueError(
@@ -179,6 +202,28 @@ def check_apart(name: str, array: Array, others: Mapping[str, Array | None], bac
     for other_name, other in others.items():
         if other is not None and backend.overlap(array, other):
             raise ValueError(f"{name} must not overlap {other_name} in memory; pass another array")
+
+
+def all_plain(arrays: tuple[Array | None, ...]) -> bool:
+    """Whether one look tells that ops can take these as they are and that no two of them overlap.
+
+    That is so for different NumPy arrays in C order, aligned and writeable, each the owner of its memory or apart from
+    the others by its bounds. Of all others the checks one by one tell, at several times the price.
+    """
+    count, seen, views = 0, set(), []
+    for a in arrays:
+        if a is not None:
+            if type(a) is not np.ndarray or not a.flags.carray:
+                return False
+            if not a.flags.owndata:
+                views.append(a)
+            count += 1
+            seen.add(id(a))
+    if views:
+        given = [a for a in arrays if a is not None]
+        if any(np.may_share_memory(view, a) for view in views for a in given if a is not view):
+            return False
+    return len(seen) == count
 
 
 def check_mask(mask: Array, x: Array, layout: Layout, backend: Backend) -> Array:

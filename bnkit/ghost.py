@@ -5,11 +5,12 @@ Source: Hoffer, Hubara & Soudry 2017, algorithm 1; the running arrays move once 
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from . import reference
 from .backend import Array
-from .layout import Layout, make_layout
+from .layout import Layout, contiguous, make_layout
 
 
 class Segment(NamedTuple):
@@ -33,10 +34,15 @@ def segments(layout: Layout, entries: int, ghost: int | None) -> tuple[Segment, 
     """The whole runs of `ghost` entries of the batch axis, and what remains."""
     rows = layout.shape[1]
     if ghost is None or entries <= ghost:
-        return (Segment(0, rows, 1),)
+        return _whole(rows)
     cut = rows // entries * (entries // ghost * ghost)
     whole = Segment(0, cut, entries // ghost)
     return (whole,) if cut == rows else (whole, Segment(cut, rows, 1))
+
+
+@lru_cache(maxsize=4096)
+def _whole(rows: int) -> tuple[Segment, ...]:
+    return (Segment(0, rows, 1),)
 
 
 def split(xp: Any, view: Array | None, segment: Segment) -> Array | None:
@@ -45,7 +51,8 @@ def split(xp: Any, view: Array | None, segment: Segment) -> Array | None:
         return view
     groups, _, channels, inner = view.shape
     rows = (segment.stop - segment.start) // segment.parts
-    return xp.reshape(view[:, segment.start : segment.stop, ...], (groups * segment.parts, rows, channels, inner))
+    shape = (groups * segment.parts, rows, channels, inner)
+    return contiguous(xp, view[:, segment.start : segment.stop, ...], shape)
 
 
 def join(xp: Any, pieces: Sequence[Array], shape: tuple[int, int, int, int]) -> Array:

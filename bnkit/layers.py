@@ -11,7 +11,8 @@ import numpy as np
 
 from . import checks
 from .backend import Array, Backend, Key, backend_of, get_backend
-from .batch_norm import BatchNormCache, batch_norm, batch_norm_backward
+from .batch_norm import batch_norm, batch_norm_backward
+from .dispatch import BatchNormCache
 from .init import Init, draw_weights
 from .layout import is_int
 
@@ -174,7 +175,7 @@ class BatchNorm:
     ) -> tuple[Array, BatchNormCache]:
         """y like x, and the cache for `backward`; in training the state moves."""
         checks.check_bool("train", train)
-        checks.common_backend(x=x)
+        checks.one_backend(("x",), (x,))
         checks.check_input(x, self.axis, self.features, self.dtype)
         count = self.state.get("count")
         decay = self.decay
@@ -198,7 +199,7 @@ class BatchNorm:
             out=out,
         )
         if train and count is not None and 0 not in x.shape:
-            self.state["count"] += 1
+            count[...] = count.item() + 1  # `+= 1` takes ten times as long
         return y, cache
 
     def backward(self, dy: Array, cache: BatchNormCache) -> Any:

@@ -1,0 +1,230 @@
+"""The three ways of a batch-norm call to the backend's ops, and what its backward remembers of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from . import ghost as ghosts
+from . import reference
+from .backend import Array, Backend
+from .layout import Layout
+
+Reduce = Callable[[Array], Array]
+
+
+class Statistics(NamedTuple):
+    """What the backward needs of one segment, `(groups * parts, channels)`; no number where they are constants."""
+
+    mean: Array
+    rstd: Array
+    number: Array | None  # of the elements that they came from
+    active: Array | None
+
+
+class Constants(NamedTuple):
+    """The running statistics of an inference, of which its backward, if one comes, makes `Statistics`."""
+
+    mean: Array
+    var: Array
+    eps: float
+    active: Array | None
+
+
+@dataclass(slots=True, eq=False)
+class BatchNormCache:
+    """What `batch_norm_backward` needs; opaque. It refers to x, which must not be written to before."""
+
+    backend: Backend
+    layout: Layout
+    x: Array
+    x_view: Array | None  # None where the forward wrote y over x
+    gamma: Array | None
+    beta: Array | None
+    mask: Array | None
+    activation: str | None
+    has_residual: bool
+    reduce: Reduce | None
+    segments: tuple[ghosts.Segment, ...]
+    statistics: tuple[Statistics, ...] | Constants
+
+
+def one_part(segments: tuple[ghosts.Segment, ...]) -> bool:
+    """Whether this is a plain batch, which passes to the op as it is."""
+    return len(segments) == 1 and segments[0].parts == 1
+
+
+def train_batch(
+    cache: BatchNormCache,
+    running: tuple[Array | None, Array | None],
+    residual: Array | None,
+    eps: float,
+    decay: float,
+    correction: int,
+    out: Array | None,
+) -> Array:
+    """y, as all three ways leave it; the statistics go into the cache."""
+    backend, xp, x = cache.backend, cache.backend.xp, cache.x_view
+    mask = mask_view(xp, cache)
+    if one_part(cache.segments):
+        y, moments, rstd, active = backend.batch_norm_train(
+            x,
+            cache.gamma,
+            cache.beta,
+            *running,
+            decay=decay,
+            eps=eps,
+            correction=correction,
+            mask=mask,
+            residual=residual,
+            activation=cache.activation,
+            out=out,
+        )
+        cache.statistics = (Statistics(moments.mean, rstd, moments.count, active),)
+        return y
+    pieces = [
+        backend.batch_norm_train(
+            ghosts.split(xp, x, segment),
+            ghosts.repeat(xp, cache.gamma, segment),
+            ghosts.repeat(xp, cache.beta, segment),
+            None,
+            None,
+            decay=decay,
+            eps=eps,
+            correction=correction,
+            mask=ghosts.split(xp, mask, segment),
+            residual=ghosts.split(xp, residual, segment),
+            activation=cache.activation,
+        )
+        for segment in cache.segments
+    ]
+    if running[0] is not None:
+        ghosts.move_running(xp, *running, [p.moments for p in pieces], decay=decay, correction=correction)
+    cache.statistics = tuple(Statistics(p.moments.mean, p.rstd, p.moments.count, p.active) for p in pieces)
+    return ghosts.join(xp, [p.y for p in pieces], cache.layout.shape)
+
+
+def backward_segment(
+    cache: BatchNormCache,
+    dy: Array,
+    x: Array,
+    gamma: Array | None,
+    beta: Array | None,
+    mask: Array | None,
+    statistics: Statistics,
+    out: Array | None,
+) -> reference.BatchNormBackward:
+    backend, activation = cache.backend, cache.activation
+    mean, rstd, number, active = statistics
+    sums = None
+    if cache.reduce is not None:
+        sums = backend.batch_norm_gradient_sums(
+            dy, x, gamma, beta, mean, rstd, mask=mask, activation=activation, active=active
+        )
+        summed = _reduced(cache.reduce, backend.xp.stack(sums))
+        sums = (summed[0, ...], summed[1, ...])
+    return backend.batch_norm_backward(
+        dy,
+        x,
+        gamma,
+        beta,
+        mean,
+        rstd,
+        train=number is not None,
+        count=number,
+        sums=sums,
+        mask=mask,
+        activation=activation,
+        active=active,
+        residual=cache.has_residual,
+        out=out,
+    )
+
+
+@reference.quiet
+def train_over_ranks(
+    cache: BatchNormCache,
+    running: tuple[Array | None, Array | None],
+    residual: Array | None,
+    eps: float,
+    decay: float,
+    correction: int,
+    reduce: Reduce,
+    out: Array | None,
+) -> Array:
+    """Statistics by two sums over the ranks: of counts and means, then of squared distances from the common mean."""
+    backend, xp, x = cache.backend, cache.backend.xp, cache.x_view
+    mask = mask_view(xp, cache)
+    count, mean, m2 = backend.batch_norm_moments(x, mask=mask)
+    summed = _reduced(reduce, xp.stack([count, count * mean]))
+    total = summed[0, ...]
+    known = total > 0
+    n = xp.where(known, total, xp.ones_like(total))
+    common = summed[1, ...] / n
+    away = mean - common
+    summed = _reduced(reduce, xp.stack([count * away, m2 + count * away**2]))
+    common = common + summed[0, ...] / n  # the second look makes it exact for a constant channel
+    moments = reference.Moments(total, common, summed[1, ...])
+    var = reference.variance(xp, moments, 0)
+    rstd = reference.reciprocal_std(xp, var, eps)
+    if mask is not None:  # of a channel that the mask hides wholly, beta is all that is left
+        rstd = xp.where(known, rstd, xp.zeros_like(rstd))
+        x = xp.where(known[:, None, :, None], x, xp.zeros_like(x))
+    y, active = backend.batch_norm_inference(
+        x, cache.gamma, cache.beta, common, var, eps=eps, residual=residual, activation=cache.activation, out=out
+    )
+    if running[0] is not None:
+        reference.move_running(xp, *running, moments, decay=decay, correction=correction)
+    cache.statistics = (Statistics(common, rstd, total, active),)
+    return y
+
+
+def _reduced(reduce: Reduce, part: Array) -> Array:
+    summed = reduce(part)
+    if tuple(getattr(summed, "shape", ())) != tuple(part.shape):
+        raise ValueError(f"reduce must return an array of shape {tuple(part.shape)} as it was given, got {summed!r}")
+    return summed
+
+
+def infer(
+    cache: BatchNormCache,
+    running: tuple[Array, Array],
+    residual: Array | None,
+    eps: float,
+    out: Array | None,
+) -> Array:
+    xp = cache.backend.xp
+    mean, var = running
+    copies = (copy(xp, mean), copy(xp, var))  # the running arrays may move before the backward
+    y, active = cache.backend.batch_norm_inference(
+        cache.x_view,
+        cache.gamma,
+        cache.beta,
+        mean,
+        var,
+        eps=eps,
+        residual=residual,
+        activation=cache.activation,
+        out=out,
+    )
+    cache.statistics = Constants(*copies, eps, active)
+    return y
+
+
+def statistics_of(xp: Any, cache: BatchNormCache) -> tuple[Statistics, ...]:
+    if not isinstance(cache.statistics, Constants):
+        return cache.statistics
+    mean, var, eps, active = cache.statistics
+    return (Statistics(xp.astype(mean, xp.float64), reference.reciprocal_std(xp, var, eps), None, active),)
+
+
+def mask_view(xp: Any, cache: BatchNormCache) -> Array | None:
+    return None if cache.mask is None else cache.layout.view(xp, xp.broadcast_to(cache.mask, cache.x.shape))
+
+
+def copy(xp: Any, a: Array | None) -> Array | None:
+    if a is None:
+        return None
+    try:
+        return a.astype(a.dtype)  # as with `reshape`, NumPy's function takes six times as long
+    except AttributeError:
+        return xp.astype(a, a.dtype)
