@@ -65,7 +65,7 @@ def unstable_moments(self: Backend, x: Any, *, mask: Any = None) -> reference.Mo
     n = np.float32(x.shape[1] * x.shape[3])
     mean = x.sum(axis=(1, 3)) / n
     var = np.maximum((x**2).sum(axis=(1, 3)) / n - mean**2, 0)
-    return reference.Moments(np.full_like(mean, n), mean, var * n)
+    return reference.Moments(*(a.astype(np.float64) for a in (np.full_like(mean, n), mean, var * n)))
 
 
 def unstable_train(self: Backend, x: Any, *args: Any, **options: Any) -> reference.BatchNormTrain:
