@@ -1,12 +1,13 @@
 // Batch norm on the CPU, compiled once for each SIMD level (BNKIT_LEVEL names it).
 //
-// The unit of work is a channel where inner > 1 (NCHW), whose rows are runs of `inner` elements, and a block of adjacent
-// channels where inner is 1 (NHWC and matrices). The result of a unit follows its sums, so that the second read finds
-// in the cache what the first brought: a training forward moves 2 transfers of the tensor, a backward 3. A unit that
-// would not fit is cut into runs of rows, which the threads share: 3 and 5 transfers beyond the last-level cache.
+// The unit of work is a channel where inner > 1 (NCHW), whose rows are runs of `inner` elements, and a block of
+// adjacent channels where inner is 1 (NHWC and matrices). The result of a unit follows its sums, so that the second
+// read finds in the cache what the first brought: a training forward moves 2 transfers of the tensor, a backward 3.
+// A unit that would not fit is cut into runs of rows, which the threads share: 3 and 5 beyond the last-level cache.
 //
 // Sums are taken of x - k for a k near the mean, from a few samples: exact in T at any mean. They run in T for about a
-// hundred additions a lane and go on in double. Cuts and orders depend on the shape alone, so the bits do not depend on the threads.
+// hundred additions a lane and go on in double. Cuts and orders depend on the shape alone, so the bits do not depend
+// on the threads.
 
 #include "batch_norm.hpp"
 
@@ -46,10 +47,10 @@ template <typename T> struct Lines {
 
 // How a value a channel meets a vector of elements: one for all of a run, or one for each column.
 struct OfRun {
-    template <typename V, typename T> static V get(V, const T* values, index channel) { return V{} + values[channel]; }
+    template <typename V, typename T> static V get(V, const T* values, index c) { return V{} + values[c]; }
 };
 struct OfColumns {
-    template <typename V, typename T> static V get(V, const T* values, index channel) { return load<V>(values + channel); }
+    template <typename V, typename T> static V get(V, const T* values, index c) { return load<V>(values + c); }
 };
 
 struct Unit {
@@ -61,7 +62,8 @@ struct Unit {
 template <typename T, typename Term, typename Finish, typename Map> class Walk {
   public:
     Walk(const Shape& shape, Term term, Finish finish, Map map)
-        : shape_(shape), stride_(shape.channels * shape.inner), runs_(shape.inner > 1), term_(term), finish_(finish), map_(map) {}
+        : shape_(shape), stride_(shape.channels * shape.inner), runs_(shape.inner > 1),
+          term_(term), finish_(finish), map_(map) {}
 
     void operator()() const {
         const index total = shape_.groups * shape_.rows * stride_;
@@ -168,7 +170,8 @@ template <typename T, typename Term, typename Finish, typename Map> class Walk {
             for (index r = start; r < smaller(start + column_flush, to); ++r) {
                 for (int n = 0; n < N; ++n) {
                     const index column = c + n * step;
-                    const auto [p, q] = term_(OfColumns{}, V{}, unit.base + r * stride_ + column, unit.channel + column);
+                    const index place = unit.base + r * stride_ + column;
+                    const auto [p, q] = term_(OfColumns{}, V{}, place, unit.channel + column);
                     first[n] += p;
                     second[n] += q;
                 }
@@ -189,9 +192,13 @@ template <typename T, typename Term, typename Finish, typename Map> class Walk {
         for (index r = to - 1; r >= from; --r) {
             const index base = unit.base + r * stride_;
             if (runs_) {
-                for_vectors<T>(shape_.inner, [&](auto tag, index i, int) { map_(OfRun{}, tag, base + i, unit.channel); });
+                for_vectors<T>(shape_.inner, [&](auto tag, index i, int) {
+                    map_(OfRun{}, tag, base + i, unit.channel);
+                });
             } else {
-                for_vectors<T>(unit.width, [&](auto tag, index i, int) { map_(OfColumns{}, tag, base + i, unit.channel + i); });
+                for_vectors<T>(unit.width, [&](auto tag, index i, int) {
+                    map_(OfColumns{}, tag, base + i, unit.channel + i);
+                });
             }
         }
     }
@@ -217,7 +224,9 @@ template <typename T, typename Map> void each_element(const Shape& s, Map map) {
         for (index r = p * rows / parts; r < (p + 1) * rows / parts; ++r) {
             const index channel = r / s.rows * s.channels;
             if (s.inner == 1) {
-                for_vectors<T>(stride, [&](auto tag, index i, int) { map(OfColumns{}, tag, r * stride + i, channel + i); });
+                for_vectors<T>(stride, [&](auto tag, index i, int) {
+                    map(OfColumns{}, tag, r * stride + i, channel + i);
+                });
                 continue;
             }
             for (index c = 0; c < s.channels; ++c) {
@@ -253,8 +262,10 @@ template <typename T> struct ExactMoments {
         const auto sum = [&](auto term) {
             double total = 0;
             const T* start = first_element(s, x, channel);
-            for (index r = 0; r < s.rows; ++r)
-                for (index i = 0; i < s.inner; ++i) total += term(static_cast<double>(start[r * s.channels * s.inner + i]));
+            for (index r = 0; r < s.rows; ++r) {
+                const T* run = start + r * s.channels * s.inner;
+                for (index i = 0; i < s.inner; ++i) total += term(static_cast<double>(run[i]));
+            }
             return total;
         };
         mean = sum([](double v) { return v; }) / n;
@@ -307,15 +318,21 @@ template <typename T> void train(const Train<T>& t) {
         t.rstd[c] = rstd;
         set_line(lines, c, mean, rstd, t.gamma, t.beta);
         if (t.running_mean) {
-            const auto move = [&](T& running, double value) { running = static_cast<T>(t.decay * running + (1 - t.decay) * value); };
+            const auto move = [&](T& running, double value) {
+                running = static_cast<T>(t.decay * running + (1 - t.decay) * value);
+            };
             move(t.running_mean[c], mean);
             if (n > t.correction) move(t.running_var[c], m2 / (n - t.correction));
         }
     };
     if (t.relu) {
-        walk<T>(s, term, finish, [&](auto access, auto tag, index i, index c) { store(t.y + i, relu(affine(access, tag, t.x, lines, i, c))); });
+        walk<T>(s, term, finish, [&](auto access, auto tag, index i, index c) {
+            store(t.y + i, relu(affine(access, tag, t.x, lines, i, c)));
+        });
     } else {
-        walk<T>(s, term, finish, [&](auto access, auto tag, index i, index c) { store(t.y + i, affine(access, tag, t.x, lines, i, c)); });
+        walk<T>(s, term, finish, [&](auto access, auto tag, index i, index c) {
+            store(t.y + i, affine(access, tag, t.x, lines, i, c));
+        });
     }
 }
 
@@ -326,9 +343,13 @@ template <typename T> void inference(const Inference<T>& f) {
         set_line(lines, c, f.mean[c], 1 / std::sqrt(static_cast<double>(f.var[c]) + f.eps), f.gamma, f.beta);
     }
     if (f.relu) {
-        each_element<T>(s, [&](auto access, auto tag, index i, index c) { store(f.y + i, relu(affine(access, tag, f.x, lines, i, c))); });
+        each_element<T>(s, [&](auto access, auto tag, index i, index c) {
+            store(f.y + i, relu(affine(access, tag, f.x, lines, i, c)));
+        });
     } else {
-        each_element<T>(s, [&](auto access, auto tag, index i, index c) { store(f.y + i, affine(access, tag, f.x, lines, i, c)); });
+        each_element<T>(s, [&](auto access, auto tag, index i, index c) {
+            store(f.y + i, affine(access, tag, f.x, lines, i, c));
+        });
     }
 }
 
@@ -346,7 +367,8 @@ template <typename T> void backward(const Backward<T>& b) {
         return Pair<decltype(tag)>{dy, dy * (load<decltype(tag)>(b.x + i) - access.get(tag, lines.k.data(), c))};
     };
     const auto finish = [&](index c, const Sums& sums) {
-        const double rest = b.mean[c] - lines.k[c], dbeta = sums.first, dgamma = b.rstd[c] * (sums.second - rest * sums.first);
+        const double rest = b.mean[c] - lines.k[c], dbeta = sums.first;
+        const double dgamma = b.rstd[c] * (sums.second - rest * sums.first);
         b.dbeta[c] = static_cast<T>(dbeta);
         b.dgamma[c] = static_cast<T>(dgamma);
         const double scale = b.gamma ? b.rstd[c] * b.gamma[c] : b.rstd[c], slope = -scale * b.rstd[c] * dgamma / n;
@@ -356,7 +378,8 @@ template <typename T> void backward(const Backward<T>& b) {
     if (b.train) {
         walk<T>(s, term, finish, [&](auto access, auto tag, index i, index c) {
             const auto d = load<decltype(tag)>(b.x + i) - access.get(tag, lines.k.data(), c);
-            const auto through_statistics = d * access.get(tag, lines.slope.data(), c) + access.get(tag, lines.offset.data(), c);
+            const auto slope = access.get(tag, lines.slope.data(), c), offset = access.get(tag, lines.offset.data(), c);
+            const auto through_statistics = d * slope + offset;
             store(b.dx + i, let_through(access, tag, i, c) * access.get(tag, lines.a.data(), c) + through_statistics);
         });
     } else {

@@ -1,4 +1,4 @@
-// The batch-norm kernels over the view (groups, rows, channels, inner), C contiguous; statistics are (groups, channels).
+// Batch-norm kernels over the view (groups, rows, channels, inner), C contiguous; statistics are (groups, channels).
 #pragma once
 
 #include <cstddef>
