@@ -112,6 +112,16 @@ class Backend:
         """Whether a write to `a` may change `b`."""
         return a is b
 
+    def plain(
+        self, x: Array, others: tuple[Array | None, ...], parameters: tuple[Array | None, ...], shape: tuple[int, ...]
+    ) -> bool:
+        """Whether one look tells that these arrays need no other: False where it does not.
+
+        They are so where all are C contiguous, aligned, writeable and of one dtype, float32 or float64, the others of
+        the shape of x, the parameters of `shape`, and none overlaps another in memory.
+        """
+        return False
+
     def layout(self, x: Array, axis: int | tuple[int, ...]) -> Layout:
         """How x is walked when everything but `axis` is reduced."""
         flags = getattr(x, "flags", None)  # asked first, since most arrays are in C order

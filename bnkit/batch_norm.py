@@ -19,8 +19,6 @@ from .dispatch import (
 )
 from .layout import Layout, contiguous, is_contiguous, reshape
 
-_ARRAYS = ("x", "gamma", "beta", "running_mean", "running_var", "mask", "residual", "out")
-
 
 class BatchNormGrads(NamedTuple):
     """Gradients with respect to x, gamma, beta and the residual; None for what was not given."""
@@ -73,45 +71,33 @@ def batch_norm(
     read-only or overlapping array, before anything is written.
     Source: Ioffe & Szegedy 2015, algorithms 1 and 2.
     """
-    arrays = (x, gamma, beta, running_mean, running_var, mask, residual, out)
-    backend = checks.one_backend(_ARRAYS, arrays)
+    backend = checks.one_backend(("x",), (x,))
     xp = backend.xp
     checks.check_options(
         train=train, decay=decay, eps=eps, correction=correction, activation=activation, ghost=ghost, reduce=reduce
     )
-    checks.check_data("x", x)
     layout = backend.layout(x, axis)
-    if ghost is not None:
-        layout = ghosts.with_batch_first(layout, tuple(x.shape), axis)
-    plain = checks.all_plain(arrays)
-    running = checks.check_running(x, layout, running_mean, running_var, backend, train=train, plain=plain)
-    checks.check_parameter("gamma", gamma, x, layout)
-    checks.check_parameter("beta", beta, x, layout)
-    if train and running is not None and not plain:
-        for name, array in zip(("running_mean", "running_var"), running, strict=True):
-            checks.check_apart(name, array, {"gamma": gamma, "beta": beta}, backend)
-    if residual is not None:
-        checks.check_like("residual", residual, x)
-    if mask is not None:
-        mask = checks.check_mask(mask, x, layout, backend)
-    if out is not None:
-        checks.check_out(out, x, backend)
-        if not plain:
-            others = {"residual": residual, "gamma": gamma, "beta": beta, "mask": mask}
-            others |= {"running_mean": running_mean, "running_var": running_var}
-            checks.check_apart("out", out, others if out is x and not train else {"x": x, **others}, backend)
+    parameters = (gamma, beta, running_mean, running_var)
+    tracked = running_mean is not None and running_var is not None
+    plain = (
+        mask is ghost is None
+        and (tracked or (train and running_mean is running_var))
+        and backend.plain(x, (residual, out), parameters, layout.parameters)
+    )
+    if not plain:
+        layout, mask = _checked(backend, x, *parameters, mask, residual, out, train=train, axis=axis, ghost=ghost)
     segments = ghosts.segments(layout, x.shape[layout.batch], ghost if train else None)
-    if train and running is not None and mask is None and reduce is None:
+    if train and tracked and mask is reduce is None:
         checks.check_enough(segments, layout, correction)
 
-    flat_running = (_flat(xp, running_mean, layout, plain), _flat(xp, running_var, layout, plain))
+    flat = [_flat(xp, a, layout, plain) for a in parameters]
     cache = BatchNormCache(
         backend,
         layout,
         x,
         x.reshape(layout.shape) if plain and layout.plain else layout.view(xp, x),
-        copy(xp, _flat(xp, gamma, layout, plain)),
-        copy(xp, _flat(xp, beta, layout, plain)),
+        copy(xp, flat[0]),
+        copy(xp, flat[1]),
         copy(xp, mask) if train else None,
         activation,
         residual is not None,
@@ -119,18 +105,20 @@ def batch_norm(
         segments,
         (),
     )
+    running = (flat[2], flat[3])
     residual = None if residual is None else layout.view(xp, residual)
     out_view = None if out is None else _view_of_out(out, layout, segments, backend)
     if not train:
-        y = infer(cache, flat_running, residual, float(eps), out_view)
+        y = infer(cache, running, residual, float(eps), out_view)
     elif reduce is not None:
-        y = train_over_ranks(cache, flat_running, residual, float(eps), float(decay), correction, reduce, out_view)
+        y = train_over_ranks(cache, running, residual, float(eps), float(decay), correction, reduce, out_view)
     else:
-        y = train_batch(cache, flat_running, residual, float(eps), float(decay), correction, out_view)
-    if train and running is not None and not plain:
-        for own, flat in zip(running, flat_running, strict=True):
-            if not is_contiguous(own) and not backend.overlap(own, flat):  # the op had a contiguous copy
-                own[...] = xp.reshape(flat, own.shape)
+        y = train_batch(cache, running, residual, float(eps), float(decay), correction, out_view)
+    if train and tracked and not plain:
+        pairs: tuple[Any, ...] = ((running_mean, running[0]), (running_var, running[1]))
+        for own, moved in pairs:
+            if not is_contiguous(own) and not backend.overlap(own, moved):  # the op had a contiguous copy
+                own[...] = xp.reshape(moved, own.shape)
     if out is x:
         cache.x_view = None
     return _result(xp, y, out_view, out, layout), cache
@@ -152,7 +140,7 @@ def batch_norm_backward(dy: Array, cache: BatchNormCache, *, out: Array | None =
         raise ValueError("cache must refer to x as it was, but the forward wrote y over it; give that another out")
     if out is not None:
         checks.check_out(out, cache.x, backend)
-        if not checks.all_plain((dy, cache.x, out)):
+        if not backend.plain(dy, (cache.x, out), (), ()):
             checks.check_apart("out", out, {"x": cache.x, "dy": None if out is dy else dy}, backend)
 
     out_view = None if out is None else _view_of_out(out, layout, cache.segments, backend)
@@ -188,6 +176,46 @@ def batch_norm_backward(dy: Array, cache: BatchNormCache, *, out: Array | None =
         None if beta is None else reshape(xp, grads.dbeta, layout.parameters),
         layout.restore(xp, grads.dresidual) if cache.has_residual else None,
     )
+
+
+def _checked(
+    backend: Backend,
+    x: Array,
+    gamma: Array | None,
+    beta: Array | None,
+    running_mean: Array | None,
+    running_var: Array | None,
+    mask: Array | None,
+    residual: Array | None,
+    out: Array | None,
+    *,
+    train: bool,
+    axis: int | tuple[int, ...],
+    ghost: int | None,
+) -> tuple[Layout, Array | None]:
+    """The layout, and the mask with x.ndim dimensions, of arrays that were looked at one by one."""
+    small = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
+    others = {**small, "mask": mask, "residual": residual, "out": out}
+    checks.one_backend(("x", *others), (x, *others.values()))
+    checks.check_data("x", x)
+    layout = backend.layout(x, axis)
+    if ghost is not None:
+        layout = ghosts.with_batch_first(layout, tuple(x.shape), axis)
+    running = checks.check_running(x, layout, running_mean, running_var, backend, train=train)
+    checks.check_parameter("gamma", gamma, x, layout)
+    checks.check_parameter("beta", beta, x, layout)
+    if train and running:
+        for name in ("running_mean", "running_var"):
+            checks.check_apart(name, small[name], {"gamma": gamma, "beta": beta}, backend)
+    if residual is not None:
+        checks.check_like("residual", residual, x)
+    if mask is not None:
+        mask = checks.check_mask(mask, x, layout, backend)
+    if out is not None:
+        checks.check_out(out, x, backend)
+        sources = {"residual": residual, **small, "mask": mask}
+        checks.check_apart("out", out, sources if out is x and not train else {"x": x, **sources}, backend)
+    return layout, mask
 
 
 def _flat(xp: Any, parameter: Array | None, layout: Layout, plain: bool) -> Array | None:

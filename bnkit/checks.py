@@ -140,23 +140,23 @@ def check_parameter(name: str, array: Array | None, x: Array, layout: Layout) ->
 
 
 def check_running(
-    x: Array, layout: Layout, mean: Array | None, var: Array | None, backend: Backend, *, train: bool, plain: bool
-) -> tuple[Array, Array] | None:
-    """Both running arrays, or None; in training they will be written. `plain`: as `all_plain` tells."""
+    x: Array, layout: Layout, mean: Array | None, var: Array | None, backend: Backend, *, train: bool
+) -> bool:
+    """Whether there are running arrays, both of them; in training they will be written."""
     if (mean is None) != (var is None):
         raise ValueError("running_mean and running_var must be given both or neither, got one")
     if mean is None or var is None:
         if not train:
             raise ValueError("train=False needs running_mean and running_var, got None; pass them, or train=True")
-        return None
+        return False
     for name, array in (("running_mean", mean), ("running_var", var)):
         check_parameter(name, array, x, layout)
-        if train and not plain:
+        if train:
             check_writeable(name, array, backend)
             check_apart(name, array, {"x": x}, backend)
-    if train and not plain:
+    if train:
         check_apart("running_mean", mean, {"running_var": var}, backend)
-    return mean, var
+    return True
 
 
 def check_enough(segments: Sequence[Segment], layout: Layout, correction: int) -> None:
@@ -202,28 +202,6 @@ def check_apart(name: str, array: Array, others: Mapping[str, Array | None], bac
     for other_name, other in others.items():
         if other is not None and backend.overlap(array, other):
             raise ValueError(f"{name} must not overlap {other_name} in memory; pass another array")
-
-
-def all_plain(arrays: tuple[Array | None, ...]) -> bool:
-    """Whether one look tells that ops can take these as they are and that no two of them overlap.
-
-    That is so for different NumPy arrays in C order, aligned and writeable, each the owner of its memory or apart from
-    the others by its bounds. Of all others the checks one by one tell, at several times the price.
-    """
-    count, seen, views = 0, set(), []
-    for a in arrays:
-        if a is not None:
-            if type(a) is not np.ndarray or not a.flags.carray:
-                return False
-            if not a.flags.owndata:
-                views.append(a)
-            count += 1
-            seen.add(id(a))
-    if views:
-        given = [a for a in arrays if a is not None]
-        if any(np.may_share_memory(view, a) for view in views for a in given if a is not view):
-            return False
-    return len(seen) == count
 
 
 def check_mask(mask: Array, x: Array, layout: Layout, backend: Backend) -> Array:

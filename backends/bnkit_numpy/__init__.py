@@ -1,7 +1,7 @@
 """NumPy arrays on the CPU.
 
-Overridden by the fused kernels of `kernels/`, where they were compiled in and the data are float32 or float64:
-batch_norm_train, batch_norm_inference and batch_norm_backward without mask and residual. All else is `bnkit.reference`.
+All ops are overridden by the fused kernels of `kernels/`, where they were compiled in; a mask leaves batch norm to
+`bnkit.reference`.
 """
 
 import importlib
@@ -13,8 +13,9 @@ import numpy as np
 import threadpoolctl
 
 from bnkit.backend import Array, Backend, BackendError
-from bnkit.reference import BatchNormBackward, BatchNormTrain, Moments
+from bnkit.reference import BatchNormBackward, BatchNormTrain, Moments, pack_bits, unpack_bits
 
+_FUSED = "fdeE"  # float32, float64, float16, and ml_dtypes' bfloat16
 _SEARCH_LIMIT: Any = 10_000  # steps np.shares_memory may take; beyond them, arrays count as overlapping
 
 
@@ -58,7 +59,17 @@ class NumpyBackend(Backend):
         except np.exceptions.TooHardError:
             return True
 
+    def plain(
+        self, x: Array, others: tuple[Array | None, ...], parameters: tuple[Array | None, ...], shape: tuple[int, ...]
+    ) -> bool:
+        return self._kernels is not None and self._kernels.plain(x, others, parameters, shape)
+
     # The base class leaves the options to the reference; they are those of the table in backends/README.md.
+    def batch_norm_moments(self, x: Array, *, mask: Array | None = None) -> Moments:  # type: ignore[override]
+        if mask is not None or not self._fuses(x):
+            return super().batch_norm_moments(x, mask=mask)
+        return Moments(*self._kernels.moments(x))
+
     def batch_norm_train(  # type: ignore[override]
         self,
         x: Array,
@@ -75,17 +86,16 @@ class NumpyBackend(Backend):
         activation: str | None = None,
         out: Array | None = None,
     ) -> BatchNormTrain:
-        if mask is not None or residual is not None or not self._fuses(x):
+        if mask is not None or not self._fuses(x):
             options: dict[str, Any] = {"mask": mask, "residual": residual, "activation": activation, "out": out}
             options |= {"decay": decay, "eps": eps, "correction": correction}
-            return super().batch_norm_train(x, gamma, beta, running_mean, running_var, **options)
-        groups, rows, channels, inner = x.shape
-        y = np.empty_like(x) if out is None else out
-        count, mean, m2, rstd = np.empty((4, groups, channels))
-        count.fill(rows * inner)
+            plain = super().batch_norm_train(x, gamma, beta, running_mean, running_var, **options)
+            return plain._replace(active=self._kernel_bits(plain.active, x))
         relu = activation is not None
-        self._kernels.train(x, gamma, beta, running_mean, running_var, y, mean, m2, rstd, decay, eps, correction, relu)
-        return BatchNormTrain(y, Moments(count, mean, m2), rstd, None)
+        y, count, mean, m2, rstd, active = self._kernels.train(
+            x, gamma, beta, running_mean, running_var, residual, out, decay, eps, correction, relu
+        )
+        return BatchNormTrain(y, Moments(count, mean, m2), rstd, active)
 
     def batch_norm_inference(  # type: ignore[override]
         self,
@@ -100,12 +110,32 @@ class NumpyBackend(Backend):
         activation: str | None = None,
         out: Array | None = None,
     ) -> tuple[Array, Array | None]:
-        if residual is not None or mean.dtype != var.dtype or mean.dtype != x.dtype or not self._fuses(x):
+        if not self._fuses(x):
             options: dict[str, Any] = {"eps": eps, "residual": residual, "activation": activation, "out": out}
             return super().batch_norm_inference(x, gamma, beta, mean, var, **options)
-        y = np.empty_like(x) if out is None else out
-        self._kernels.inference(x, gamma, beta, mean, var, y, eps, activation is not None)
-        return y, None
+        relu = activation is not None
+        y, active = self._kernels.inference(x, gamma, beta, mean, var, residual, out, eps, relu)
+        return y, active
+
+    def batch_norm_gradient_sums(  # type: ignore[override]
+        self,
+        dy: Array,
+        x: Array,
+        gamma: Array | None,
+        beta: Array | None,
+        mean: Array,
+        rstd: Array,
+        *,
+        mask: Array | None = None,
+        activation: str | None = None,
+        active: Array | None = None,
+    ) -> tuple[Array, Array]:
+        relu = activation is not None
+        if mask is not None or not self._fuses(x):
+            options = {"mask": mask, "activation": activation, "active": self._plain_bits(active, x)}
+            return super().batch_norm_gradient_sums(dy, x, gamma, beta, mean, rstd, **options)
+        sums = self._kernels.gradient_sums(dy, x, gamma, beta, mean, rstd, active, relu)
+        return sums[0], sums[1]
 
     def batch_norm_backward(  # type: ignore[override]
         self,
@@ -125,18 +155,46 @@ class NumpyBackend(Backend):
         residual: bool = False,
         out: Array | None = None,
     ) -> BatchNormBackward:
-        if mask is not None or sums is not None or residual or not self._fuses(x):
-            options: dict[str, Any] = {"mask": mask, "activation": activation, "active": active, "out": out}
-            options |= {"train": train, "count": count, "sums": sums, "residual": residual}
+        if mask is not None or not self._fuses(x):
+            options: dict[str, Any] = {"mask": mask, "activation": activation, "residual": residual, "out": out}
+            options |= {"train": train, "count": count, "sums": sums, "active": self._plain_bits(active, x)}
             return super().batch_norm_backward(dy, x, gamma, beta, mean, rstd, **options)
-        dx = np.empty_like(x) if out is None else out
-        dgamma, dbeta = np.empty((2, x.shape[0], x.shape[2]), x.dtype)
         relu = activation is not None
-        self._kernels.backward(dy, x, gamma, beta, mean, rstd, dx, dgamma, dbeta, train, relu)
-        return BatchNormBackward(dx, dgamma, dbeta, None)
+        total = (None, None, None) if sums is None else (count, *sums)
+        grads = self._kernels.backward(dy, x, gamma, beta, mean, rstd, active, *total, out, train, relu, residual)
+        return BatchNormBackward(*grads)
+
+    def softmax_cross_entropy(self, logits: Array, target: Array) -> tuple[Array, Array]:
+        labels = target.dtype.kind in "iu"
+        shared = target.ndim == (1 if labels else 2)
+        if not self._fuses(logits) or not (labels or target.dtype.name in ("float32", "float64")):
+            return super().softmax_cross_entropy(logits, target)
+        kind = np.int64 if labels else np.float64 if logits.dtype.char == "d" else np.float32
+        target = np.ascontiguousarray(target, kind)
+        z = np.ascontiguousarray(logits).reshape(-1, *logits.shape[-2:])
+        given = (target, None) if labels else (None, target)
+        loss, gradient = self._kernels.softmax_cross_entropy(z, *given, shared)
+        return loss.reshape(logits.shape[:-2])[()], gradient.reshape(logits.shape)
 
     def _fuses(self, x: Array) -> bool:
-        return self._kernels is not None and x.dtype.char in "fd" and x.size > 0
+        return self._kernels is not None and x.dtype.char in _FUSED and x.size > 0
+
+    def _plain_bits(self, active: Array | None, x: Array) -> Array | None:
+        """The kernels' bits, which begin anew with each row that they walk, as the reference packs them."""
+        if active is None or not self._fuses(x):
+            return active
+        rows, width = self._kernels.walked_rows(x.shape)
+        flags = np.unpackbits(active.reshape(x.shape[0] * rows, -1), axis=1, count=width, bitorder="little")
+        return pack_bits(np, flags.reshape(x.shape[0], -1)[:, : x[0].size] != 0)
+
+    def _kernel_bits(self, active: Array | None, x: Array) -> Array | None:
+        """The inverse of `_plain_bits`."""
+        if active is None or not self._fuses(x):
+            return active
+        rows, width = self._kernels.walked_rows(x.shape)
+        flags = np.zeros((x.shape[0], rows * width), bool)
+        flags[:, : x[0].size] = unpack_bits(np, active, (x.shape[0], x[0].size))
+        return np.packbits(flags.reshape(-1, width), axis=1, bitorder="little").reshape(-1)
 
 
 def compiled_kernels() -> ModuleType | None:

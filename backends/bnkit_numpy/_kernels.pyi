@@ -1,47 +1,64 @@
 from typing import Any
 
 Array = Any
+Optional = Array | None
 
 def version() -> str: ...
 def cpu_level() -> str: ...
 def kernel_level() -> str | None: ...
 def set_threads(count: int) -> None: ...
 def get_threads() -> int: ...
+def plain(x: Array, others: tuple[Optional, ...], parameters: tuple[Optional, ...], shape: tuple[int, ...]) -> bool: ...
+def walked_rows(shape: tuple[int, int, int, int]) -> tuple[int, int]: ...
 def train(
     x: Array,
-    gamma: Array | None,
-    beta: Array | None,
-    running_mean: Array | None,
-    running_var: Array | None,
-    y: Array,
-    mean: Array,
-    m2: Array,
-    rstd: Array,
+    gamma: Optional,
+    beta: Optional,
+    running_mean: Optional,
+    running_var: Optional,
+    residual: Optional,
+    out: Optional,
     decay: float,
     eps: float,
     correction: int,
     relu: bool,
-) -> None: ...
+) -> tuple[Array, Array, Array, Array, Array, Optional]: ...
 def inference(
     x: Array,
-    gamma: Array | None,
-    beta: Array | None,
+    gamma: Optional,
+    beta: Optional,
     mean: Array,
     var: Array,
-    y: Array,
+    residual: Optional,
+    out: Optional,
     eps: float,
     relu: bool,
-) -> None: ...
+) -> tuple[Array, Optional]: ...
+def moments(x: Array) -> tuple[Array, Array, Array]: ...
+def gradient_sums(
+    dy: Array,
+    x: Array,
+    gamma: Optional,
+    beta: Optional,
+    mean: Array,
+    rstd: Array,
+    active: Optional,
+    relu: bool,
+) -> tuple[Array, Array]: ...
 def backward(
     dy: Array,
     x: Array,
-    gamma: Array | None,
-    beta: Array | None,
+    gamma: Optional,
+    beta: Optional,
     mean: Array,
     rstd: Array,
-    dx: Array,
-    dgamma: Array,
-    dbeta: Array,
+    active: Optional,
+    count: Optional,
+    sum_dy: Optional,
+    sum_dy_x_hat: Optional,
+    out: Optional,
     train: bool,
     relu: bool,
-) -> None: ...
+    residual: bool,
+) -> tuple[Array, Array, Array, Optional]: ...
+def softmax_cross_entropy(logits: Array, labels: Optional, weights: Optional, shared: bool) -> tuple[Array, Array]: ...

@@ -2,12 +2,14 @@
 //
 // How a tensor is walked, and what of it is read twice, stands in walk.hpp.
 //
-// Sums are taken of x - k for a k near the mean, from a few samples: exact in T at any mean. They run in T for a few
-// additions a lane and go on in double.
+// Sums are taken of x - k for a k near the mean, from a few samples: exact in float at any mean. They run in float for a
+// few additions a lane and go on in double. Results are (x - k) * a + b with k the mean as a float: exact for every mean,
+// since the rest of it is folded into b.
 
 #include "batch_norm.hpp"
 
 #include <cmath>
+#include <limits>
 
 #include "walk.hpp"
 
@@ -15,173 +17,300 @@ namespace bnkit {
 namespace BNKIT_LEVEL {
 namespace {
 
-constexpr index samples = 16;           // elements of a channel whose mean is k
-constexpr double far = 4;               // (k - mean)² in variances beyond which the sums are taken anew in double
+constexpr index samples = 8;  // elements of a channel whose mean is k
+constexpr double far = 4;     // (k - mean)² in variances beyond which the sums are taken anew in double
+// The last-level cache that is reckoned with: results beyond it are streamed. More would pay with a larger one, but a
+// share of 32 MiB a few cores is what most machines have.
+constexpr index last_level_cache = 32 << 20;
 
-// What an element's result is made of, one entry a channel of all groups.
-template <typename T> struct Lines {
-    explicit Lines(index n) : k(n), a(n), b(n), slope(n), offset(n) {}
-    Scratch<T> k;              // the mean in T
-    Scratch<T> a, b;           // y = (x - k) * a + b
-    Scratch<T> slope, offset;  // dx = dy * a + (x - k) * slope + offset
-};
+double count_of(const Shape& s) { return static_cast<double>(s.rows) * static_cast<double>(s.inner); }
 
-template <typename T> const T* first_element(const Shape& s, const T* x, index channel) {
+index elements_of(const Shape& s) { return s.groups * s.rows * s.channels * s.inner; }
+
+index lines_of(const Shape& s) {
+    const Rows rows = rows_of(s);
+    return s.groups * (rows.runs ? s.channels : rows.width);
+}
+
+// Whether results are streamed: where they and their sources exceed the cache, and each row starts at 16 bytes.
+template <typename S> bool streams(const Shape& s, int tensors, const S* out, const S* second_out = nullptr) {
+    const auto aligned = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
+    return elements_of(s) * tensors * static_cast<index>(sizeof(S)) > last_level_cache && aligned(out) &&
+           aligned(second_out) && rows_of(s).width * sizeof(S) % 16 == 0;
+}
+
+template <typename S> Wide<S> wide(S value) { return load<Wide<S>>(&value); }
+
+template <typename S> const S* first_element(const Shape& s, const S* x, index channel) {
     return x + channel / s.channels * s.rows * s.channels * s.inner + channel % s.channels * s.inner;
 }
 
-// The mean of a few elements spread over the channel.
-template <typename T> T near_mean(const Shape& s, const T* x, index channel) {
-    const T* start = first_element(s, x, channel);
-    double sum = 0;
-    for (index i = 0; i < samples; ++i) {
-        sum += start[i * s.rows / samples * s.channels * s.inner + i * s.inner / samples];
-    }
-    return static_cast<T>(sum / samples);
-}
-
-template <typename T> struct ExactMoments {
+template <typename S> struct ExactMoments {
     double mean = 0, m2 = 0;
 
     // By two passes in double, with a second look at the mean: slow, for what the shifted sums cannot do.
-    ExactMoments(const Shape& s, const T* x, index channel) {
-        const double n = static_cast<double>(s.rows) * static_cast<double>(s.inner);
+    ExactMoments(const Shape& s, const S* x, index channel) {
         const auto sum = [&](auto term) {
             double total = 0;
-            const T* start = first_element(s, x, channel);
+            const S* start = first_element(s, x, channel);
             for (index r = 0; r < s.rows; ++r) {
-                const T* run = start + r * s.channels * s.inner;
-                for (index i = 0; i < s.inner; ++i) total += term(static_cast<double>(run[i]));
+                const S* run = start + r * s.channels * s.inner;
+                for (index i = 0; i < s.inner; ++i) total += term(static_cast<double>(wide(run[i])));
             }
             return total;
         };
+        const double n = count_of(s);
         mean = sum([](double v) { return v; }) / n;
         mean += sum([&](double v) { return v - mean; }) / n;
         m2 = sum([&](double v) { return (v - mean) * (v - mean); });
     }
 };
 
-// y = (x - k) * a + b with k the mean in T: exact for every mean, since the rest of it is folded into b.
-template <typename T>
-void set_line(Lines<T>& lines, index c, double mean, double rstd, const T* gamma, const T* beta) {
-    const double scale = gamma ? rstd * gamma[c] : rstd;
-    lines.k[c] = static_cast<T>(mean);
-    lines.a[c] = static_cast<T>(scale);
-    lines.b[c] = static_cast<T>((beta ? beta[c] : 0.0) - (mean - lines.k[c]) * scale);
+// The values of a line, in the order of need.
+enum { K, SCALE, SHIFT, SLOPE, OFFSET };
+
+// The mean of a few elements spread over each channel.
+template <typename S, typename L>
+void set_near_means(const Shape& s, const S* x, L& lines, index channel, index line, index count) {
+    auto* k = lines.of(K) + line;
+    const S* start = first_element(s, x, channel);
+    for (index c = 0; c < count; ++c) k[c] = 0;
+    for (index i = 0; i < samples; ++i) {
+        const S* at = start + i * s.rows / samples * s.channels * s.inner + i * s.inner / samples;
+        for (index c = 0; c < count; ++c) k[c] += wide(at[c * s.inner]) / samples;
+    }
 }
 
-template <typename Access, typename V, typename T>
-inline V affine(Access, V tag, const T* x, const Lines<T>& lines, index i, index c) {
-    const V d = load<V>(x + i) - Access::get(tag, lines.k.data(), c);
-    return d * Access::get(tag, lines.a.data(), c) + Access::get(tag, lines.b.data(), c);
+template <typename A, typename L>
+void set_affine(L& lines, index channel, index line, index count, const double* mean, const double* rstd, const A* gamma,
+                const A* beta) {
+    A *k = lines.of(K) + line, *a = lines.of(SCALE) + line, *b = lines.of(SHIFT) + line;
+    for (index c = 0; c < count; ++c) {
+        const double m = mean[channel + c], scale = gamma ? rstd[channel + c] * gamma[channel + c] : rstd[channel + c];
+        k[c] = static_cast<A>(m);
+        a[c] = static_cast<A>(scale);
+        b[c] = static_cast<A>((beta ? beta[channel + c] : 0.0) - (m - static_cast<double>(k[c])) * scale);
+    }
 }
 
-template <typename V> inline V relu(V y) {
-    const V zero{};
-    return y < zero ? zero : y;  // NaN stays
+// (x - k) * a + b, plus a residual, through a ReLU, with the bits of what that let through.
+template <typename S, bool residual, bool relu, typename V, int M, typename Put>
+inline void put_affine(const Values<V, M>& values, const S* x, const S* added, S* y, std::uint8_t* active, const Row& row,
+                       index i, Put put) {
+    V value = (load<V>(x + row.start + i) - values.of[K]) * values.of[SCALE] + values.of[SHIFT];
+    if (residual) value += load<V>(added + row.start + i);
+    if (residual && relu && active) put_bits(active + row.bits, i, lanes<V>(), positive(value));
+    if (relu) value = value < V{} ? V{} : value;  // NaN stays
+    put.put(y + row.start + i, value);
 }
 
-template <typename T> void train(const Train<T>& t) {
-    const Shape& s = t.shape;
-    const index channels = s.groups * s.channels;
-    const double n = static_cast<double>(s.rows) * static_cast<double>(s.inner);
-    Lines<T> lines(channels);
-    for (index c = 0; c < channels; ++c) lines.k[c] = near_mean(s, t.x, c);
-    const auto term = [&](auto access, auto tag, index i, index c) {
-        const auto d = load<decltype(tag)>(t.x + i) - access.get(tag, lines.k.data(), c);
-        return Pair<decltype(tag)>{d, d * d};
-    };
-    const auto finish = [&](index c, const Sums& sums) {
-        const double away = sums.first / n;
-        double mean = lines.k[c] + away, m2 = sums.second - sums.first * away;
-        if (!std::isfinite(sums.second) || away * away * n > far * m2) {
-            const ExactMoments<T> exact(s, t.x, c);
-            mean = exact.mean;
-            m2 = exact.m2;
+template <typename S> struct Sums {
+    using Arithmetic = Wide<S>;
+    static constexpr int term_values = 1;
+    const Shape& shape;
+    const S* x;
+
+    template <typename V, int M> Pair<V> term(const Values<V, M>& values, V, const Row& row, index i) const {
+        const V d = load<V>(x + row.start + i) - values.of[K];
+        return {d, d * d};
+    }
+
+    // Mean and m2 of the channels, from their sums of x - k.
+    template <typename L>
+    void set_moments(const L& lines, index channel, index line, index count, const double* first, const double* second,
+                     double* mean, double* m2) const {
+        const double n = count_of(shape);
+        const Arithmetic* k = lines.of(K) + line;
+        int doubtful = 0;
+        constexpr double most = std::numeric_limits<double>::max();
+        const auto bad = [&](double away, double squares) { return !(away * away * n <= far * squares && squares <= most); };
+        for (index c = 0; c < count; ++c) {
+            const double away = first[c] / n;
+            mean[channel + c] = k[c] + away;
+            m2[channel + c] = second[c] - first[c] * away;
+            doubtful |= bad(away, m2[channel + c]);
         }
-        const double rstd = 1 / std::sqrt(m2 / n + t.eps);
-        t.mean[c] = mean;
-        t.m2[c] = m2;
-        t.rstd[c] = rstd;
-        set_line(lines, c, mean, rstd, t.gamma, t.beta);
-        if (t.running_mean) {
-            const auto move = [&](T& running, double value) {
-                running = static_cast<T>(t.decay * running + (1 - t.decay) * value);
-            };
-            move(t.running_mean[c], mean);
-            if (n > t.correction) move(t.running_var[c], m2 / (n - t.correction));
+        for (index c = 0; doubtful && c < count; ++c) {
+            if (!bad(first[c] / n, m2[channel + c])) continue;
+            const ExactMoments<S> exact(shape, x, channel + c);
+            mean[channel + c] = exact.mean;
+            m2[channel + c] = exact.m2;
         }
-    };
-    if (t.relu) {
-        walk<T>(s, term, finish, [&](auto access, auto tag, index i, index c) {
-            store(t.y + i, relu(affine(access, tag, t.x, lines, i, c)));
-        });
-    } else {
-        walk<T>(s, term, finish, [&](auto access, auto tag, index i, index c) {
-            store(t.y + i, affine(access, tag, t.x, lines, i, c));
-        });
     }
+};
+
+template <typename S> struct MomentsKernel : Sums<S> {
+    static constexpr int map_values = 1;
+    const MomentsOf<S>& call;
+    Lines<Wide<S>, 1> lines;
+
+    explicit MomentsKernel(const MomentsOf<S>& m) : Sums<S>{m.shape, m.x}, call(m), lines(lines_of(m.shape)) {}
+
+    bool maps() const { return false; }
+
+    void begin(index channel, index line, index count) { set_near_means(call.shape, call.x, lines, channel, line, count); }
+
+    void finish(index channel, index line, index count, const double* first, const double* second) {
+        this->set_moments(lines, channel, line, count, first, second, call.mean, call.m2);
+    }
+
+    template <typename... Arguments> void map(Arguments...) const {}
+};
+
+template <typename S, bool residual, bool relu> struct TrainKernel : Sums<S> {
+    using A = Wide<S>;
+    static constexpr int map_values = 3;
+    const Train<S>& call;
+    Lines<A, 3> lines;
+
+    explicit TrainKernel(const Train<S>& t) : Sums<S>{t.shape, t.x}, call(t), lines(lines_of(t.shape)) {}
+
+    bool maps() const { return true; }
+
+    void begin(index channel, index line, index count) { set_near_means(call.shape, call.x, lines, channel, line, count); }
+
+    void finish(index channel, index line, index count, const double* first, const double* second) {
+        const double n = count_of(call.shape);
+        this->set_moments(lines, channel, line, count, first, second, call.mean, call.m2);
+        for (index c = channel; c < channel + count; ++c) call.rstd[c] = 1 / std::sqrt(call.m2[c] / n + call.eps);
+        set_affine(lines, channel, line, count, call.mean, call.rstd, call.gamma, call.beta);
+        if (!call.running_mean) return;
+        const double keep = call.decay, take = 1 - call.decay, left = n - call.correction;
+        for (index c = channel; c < channel + count; ++c) {
+            call.running_mean[c] = static_cast<A>(keep * call.running_mean[c] + take * call.mean[c]);
+        }
+        for (index c = channel; left > 0 && c < channel + count; ++c) {
+            call.running_var[c] = static_cast<A>(keep * call.running_var[c] + take * (call.m2[c] / left));
+        }
+    }
+
+    template <typename V, typename Put>
+    void map(const Values<V, 3>& values, V, const Row& row, index i, Put put) const {
+        put_affine<S, residual, relu>(values, call.x, call.residual, call.y, call.active, row, i, put);
+    }
+};
+
+template <typename S, bool residual, bool relu> struct InferenceKernel {
+    using Arithmetic = Wide<S>;
+    static constexpr int term_values = 3, map_values = 3;
+    const Inference<S>& call;
+    Lines<Arithmetic, 3> lines;
+
+    explicit InferenceKernel(const Inference<S>& f) : call(f), lines(lines_of(f.shape)) {}
+
+    bool maps() const { return true; }
+
+    void begin(index channel, index line, index count) {
+        set_affine(lines, channel, line, count, call.mean, call.rstd, call.gamma, call.beta);
+    }
+
+    template <typename V, typename Put>
+    void map(const Values<V, 3>& values, V, const Row& row, index i, Put put) const {
+        put_affine<S, residual, relu>(values, call.x, call.residual, call.y, call.active, row, i, put);
+    }
+};
+
+// How the backward knows where a ReLU let through: there was none, by x, or by the forward's bits.
+enum class Gate { open, by_x, by_bits };
+
+template <typename S, Gate gate> struct BackwardKernel {
+    using Arithmetic = Wide<S>;
+    using A = Arithmetic;
+    static constexpr int term_values = gate == Gate::by_x ? 3 : 1, map_values = 5;
+    const Backward<S>& call;
+    Lines<A, 5> lines;
+
+    explicit BackwardKernel(const Backward<S>& b) : call(b), lines(lines_of(b.shape)) {}
+
+    bool maps() const { return call.dx != nullptr; }
+
+    void begin(index channel, index line, index count) {
+        set_affine(lines, channel, line, count, call.mean, call.rstd, call.gamma, call.beta);
+    }
+
+    template <typename V, int M> V let_through(const Values<V, M>& values, V d, const Row& row, index i) const {
+        const V dy = load<V>(call.dy + row.start + i);
+        if constexpr (gate == Gate::by_bits) return where(get_bits(call.active + row.bits, i, lanes<V>()), dy);
+        else if constexpr (gate == Gate::by_x) return d * values.of[SCALE] + values.of[SHIFT] > V{} ? dy : V{};
+        else return dy;
+    }
+
+    template <typename V, int M> Pair<V> term(const Values<V, M>& values, V, const Row& row, index i) const {
+        const V d = load<V>(call.x + row.start + i) - values.of[K], g = let_through(values, d, row, i);
+        return {g, g * d};
+    }
+
+    void finish(index channel, index line, index count, const double* first, const double* second) {
+        const A* k = lines.of(K) + line;
+        A *slope = lines.of(SLOPE) + line, *offset = lines.of(OFFSET) + line;
+        const double all = count_of(call.shape);
+        for (index c = 0; c < count; ++c) {
+            const index i = channel + c;
+            const double rest = call.mean[i] - k[c], rstd = call.rstd[i];
+            call.dbeta[i] = first[c];
+            call.dgamma[i] = rstd * (second[c] - rest * first[c]);
+            const double n = call.count ? call.count[i] : all;
+            const double sum = call.sum_dy ? call.sum_dy[i] : call.dbeta[i];
+            const double product = call.sum_dy_x_hat ? call.sum_dy_x_hat[i] : call.dgamma[i];
+            const double scale = call.gamma ? rstd * call.gamma[i] : rstd, m = -scale * rstd * product / n;
+            slope[c] = static_cast<A>(m);
+            offset[c] = static_cast<A>(-scale * sum / n - m * rest);
+        }
+    }
+
+    template <typename V, typename Put>
+    void map(const Values<V, 5>& values, V, const Row& row, index i, Put put) const {
+        const V d = load<V>(call.x + row.start + i) - values.of[K], g = let_through(values, d, row, i);
+        const V through_statistics = call.train ? d * values.of[SLOPE] + values.of[OFFSET] : V{};
+        if (call.dresidual) put.put(call.dresidual + row.start + i, g);
+        put.put(call.dx + row.start + i, g * values.of[SCALE] + through_statistics);
+    }
+};
+
+template <typename S, bool residual, bool relu> void run_train(const Train<S>& t) {
+    TrainKernel<S, residual, relu> kernel(t);
+    const bool streamed = streams(t.shape, residual ? 3 : 2, t.y);
+    Walk<decltype(kernel)>(t.shape, kernel, residual && relu, streamed).reduce_and_map();
 }
 
-template <typename T> void inference(const Inference<T>& f) {
-    const Shape& s = f.shape;
-    Lines<T> lines(s.groups * s.channels);
-    for (index c = 0; c < s.groups * s.channels; ++c) {
-        set_line(lines, c, f.mean[c], 1 / std::sqrt(static_cast<double>(f.var[c]) + f.eps), f.gamma, f.beta);
-    }
-    if (f.relu) {
-        each_element<T>(s, [&](auto access, auto tag, index i, index c) {
-            store(f.y + i, relu(affine(access, tag, f.x, lines, i, c)));
-        });
-    } else {
-        each_element<T>(s, [&](auto access, auto tag, index i, index c) {
-            store(f.y + i, affine(access, tag, f.x, lines, i, c));
-        });
-    }
+template <typename S> void train(const Train<S>& t) {
+    if (t.residual) return t.relu ? run_train<S, true, true>(t) : run_train<S, true, false>(t);
+    t.relu ? run_train<S, false, true>(t) : run_train<S, false, false>(t);
 }
 
-template <typename T> void backward(const Backward<T>& b) {
-    const Shape& s = b.shape;
-    const double n = static_cast<double>(s.rows) * static_cast<double>(s.inner);
-    Lines<T> lines(s.groups * s.channels);
-    for (index c = 0; c < s.groups * s.channels; ++c) set_line(lines, c, b.mean[c], b.rstd[c], b.gamma, b.beta);
-    const auto let_through = [&](auto access, auto tag, index i, index c) {
-        const decltype(tag) dy = load<decltype(tag)>(b.dy + i), zero{};
-        return b.relu ? (affine(access, tag, b.x, lines, i, c) > zero ? dy : zero) : dy;
-    };
-    const auto term = [&](auto access, auto tag, index i, index c) {
-        const auto dy = let_through(access, tag, i, c);
-        return Pair<decltype(tag)>{dy, dy * (load<decltype(tag)>(b.x + i) - access.get(tag, lines.k.data(), c))};
-    };
-    const auto finish = [&](index c, const Sums& sums) {
-        const double rest = b.mean[c] - lines.k[c], dbeta = sums.first;
-        const double dgamma = b.rstd[c] * (sums.second - rest * sums.first);
-        b.dbeta[c] = static_cast<T>(dbeta);
-        b.dgamma[c] = static_cast<T>(dgamma);
-        const double scale = b.gamma ? b.rstd[c] * b.gamma[c] : b.rstd[c], slope = -scale * b.rstd[c] * dgamma / n;
-        lines.slope[c] = static_cast<T>(slope);
-        lines.offset[c] = static_cast<T>(-scale * dbeta / n - slope * rest);
-    };
-    if (b.train) {
-        walk<T>(s, term, finish, [&](auto access, auto tag, index i, index c) {
-            const auto d = load<decltype(tag)>(b.x + i) - access.get(tag, lines.k.data(), c);
-            const auto slope = access.get(tag, lines.slope.data(), c), offset = access.get(tag, lines.offset.data(), c);
-            const auto through_statistics = d * slope + offset;
-            store(b.dx + i, let_through(access, tag, i, c) * access.get(tag, lines.a.data(), c) + through_statistics);
-        });
-    } else {
-        walk<T>(s, term, finish, [&](auto access, auto tag, index i, index c) {
-            store(b.dx + i, let_through(access, tag, i, c) * access.get(tag, lines.a.data(), c));
-        });
-    }
+template <typename S, bool residual, bool relu> void run_inference(const Inference<S>& f) {
+    InferenceKernel<S, residual, relu> kernel(f);
+    const bool exact_tail = f.active || f.y == f.x, streamed = streams(f.shape, residual ? 3 : 2, f.y);
+    Walk<decltype(kernel)>(f.shape, kernel, exact_tail, streamed).map();
 }
+
+template <typename S> void inference(const Inference<S>& f) {
+    if (f.residual) return f.relu ? run_inference<S, true, true>(f) : run_inference<S, true, false>(f);
+    f.relu ? run_inference<S, false, true>(f) : run_inference<S, false, false>(f);
+}
+
+template <typename S> void moments(const MomentsOf<S>& m) {
+    MomentsKernel<S> kernel(m);
+    Walk<decltype(kernel)>(m.shape, kernel, false, false).reduce_and_map();
+}
+
+template <typename S, Gate gate> void run_backward(const Backward<S>& b) {
+    BackwardKernel<S, gate> kernel(b);
+    const bool exact_tail = b.dx == b.dy;
+    const bool streamed = streams(b.shape, b.dresidual ? 4 : 3, b.dx, b.dresidual);
+    Walk<decltype(kernel)>(b.shape, kernel, exact_tail, streamed).reduce_and_map();
+}
+
+template <typename S> void backward(const Backward<S>& b) {
+    if (b.active) return run_backward<S, Gate::by_bits>(b);
+    b.relu ? run_backward<S, Gate::by_x>(b) : run_backward<S, Gate::open>(b);
+}
+
+template <typename S> constexpr Kernels<S> kernels() { return {&train<S>, &inference<S>, &moments<S>, &backward<S>}; }
 
 }  // namespace
 
-const Level level = {
-    {&train<float>, &inference<float>, &backward<float>},
-    {&train<double>, &inference<double>, &backward<double>},
-};
+const Level level = {kernels<float>(), kernels<double>(), kernels<Half>(), kernels<BFloat16>()};
 
 }  // namespace BNKIT_LEVEL
 }  // namespace bnkit

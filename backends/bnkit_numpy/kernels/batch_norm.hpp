@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+
+#include "storage.hpp"
 
 namespace bnkit {
 
@@ -11,49 +14,64 @@ struct Shape {
     index groups, rows, channels, inner;
 };
 
-template <typename T> struct Train {
+// Pointers may be null where a batch norm may lack the thing. The bits of `active` tell where a ReLU let through, a run
+// of whole bytes for each row that is walked (rows.hpp).
+template <typename S> struct Train {
     Shape shape;
-    const T *x, *gamma, *beta;      // gamma and beta may be null
-    T *running_mean, *running_var;  // both or neither
-    T* y;
+    const S *x, *residual;
+    const Wide<S> *gamma, *beta;
+    Wide<S> *running_mean, *running_var;
+    S* y;
+    std::uint8_t* active;
     double *mean, *m2, *rstd;
     double decay, eps;
     int correction;
     bool relu;
 };
 
-template <typename T> struct Inference {
+template <typename S> struct Inference {
     Shape shape;
-    const T *x, *gamma, *beta, *mean, *var;
-    T* y;
-    double eps;
+    const S *x, *residual;
+    const Wide<S> *gamma, *beta;
+    const double *mean, *rstd;
+    S* y;
+    std::uint8_t* active;
     bool relu;
 };
 
-template <typename T> struct Backward {
+template <typename S> struct MomentsOf {
     Shape shape;
-    const T *dy, *x, *gamma, *beta;
-    const double *mean, *rstd;
-    T *dx, *dgamma, *dbeta;
-    bool train, relu;  // train: the statistics came from x
+    const S* x;
+    double *mean, *m2;
 };
 
-template <typename T> struct Kernels {
-    void (*train)(const Train<T>&);
-    void (*inference)(const Inference<T>&);
-    void (*backward)(const Backward<T>&);
+// With `sums` of dy and dy * x_hat over `count` elements, dx takes those for its own.
+template <typename S> struct Backward {
+    Shape shape;
+    const S *dy, *x;
+    const Wide<S> *gamma, *beta;
+    const double *mean, *rstd;
+    const std::uint8_t* active;
+    const double *count, *sum_dy, *sum_dy_x_hat;
+    S *dx, *dresidual;
+    double *dbeta, *dgamma;  // the sums
+    bool train, relu;        // train: the statistics came from x
+};
+
+template <typename S> struct Kernels {
+    void (*train)(const Train<S>&);
+    void (*inference)(const Inference<S>&);
+    void (*moments)(const MomentsOf<S>&);
+    void (*backward)(const Backward<S>&);
 };
 
 // The kernels as compiled for one SIMD level.
 struct Level {
     Kernels<float> f32;
     Kernels<double> f64;
-
-    template <typename T> const Kernels<T>& of() const;
+    Kernels<Half> f16;
+    Kernels<BFloat16> bf16;
 };
-
-template <> inline const Kernels<float>& Level::of<float>() const { return f32; }
-template <> inline const Kernels<double>& Level::of<double>() const { return f64; }
 
 #if defined(BNKIT_X86_LEVELS)
 namespace v2 { extern const Level level; }

@@ -1,90 +1,36 @@
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
+// The Python module: arrays in, kernels of the chosen level, arrays out.
 
+#include "arrays.hpp"
+
+#include <nanobind/stl/array.h>
+
+#include <array>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
-#include "batch_norm.hpp"
+#include "cpu_level.hpp"
+#include "rows.hpp"
+#include "softmax.hpp"
 #include "threads.hpp"
 
-#if defined(_M_X64)
-#include <intrin.h>
-#endif
-
-namespace nb = nanobind;
-
+namespace bnkit {
 namespace {
-
-const char* version() { return BNKIT_VERSION; }
-
-#if defined(_M_X64) || defined(__x86_64__)
-
-// The levels are those of the x86-64 psABI, told by the features that set them apart: compilers of several years differ
-// in which level names and which minor features (lzcnt, movbe) their builtins know.
-const char* x86_level(bool v2, bool v3, bool v4) {
-    if (v2 && v3 && v4) return "x86-64-v4";
-    if (v2 && v3) return "x86-64-v3";
-    return v2 ? "x86-64-v2" : "x86-64";
-}
-
-#endif
-
-#if defined(_M_X64)
-
-constexpr bool all_bits(unsigned long long word, unsigned long long mask) { return (word & mask) == mask; }
-
-template <typename... Index>
-constexpr unsigned bits(Index... index) { return (0u | ... | (1u << index)); }
-
-const char* cpu_level() {
-    int max_leaf[4], leaf1[4], leaf7[4] = {0, 0, 0, 0};
-    __cpuid(max_leaf, 0);
-    __cpuid(leaf1, 1);
-    if (max_leaf[0] >= 7) __cpuidex(leaf7, 7, 0);
-    const unsigned ecx = static_cast<unsigned>(leaf1[2]), ebx = static_cast<unsigned>(leaf7[1]);
-    // The processor having AVX is not enough: the system must save its registers (osxsave, then xcr0).
-    const unsigned long long saved = all_bits(ecx, bits(27)) ? _xgetbv(0) : 0;
-    return x86_level(
-        all_bits(ecx, bits(0, 9, 19, 20, 23)),  // sse3, ssse3, sse4.1, sse4.2, popcnt
-        all_bits(saved, 0x06) && all_bits(ecx, bits(12, 28, 29)) && all_bits(ebx, bits(3, 5, 8)),  // fma, avx, f16c; bmi, avx2, bmi2
-        all_bits(saved, 0xe6) && all_bits(ebx, bits(16, 17, 28, 30, 31)));  // avx512 f, dq, cd, bw, vl
-}
-
-#elif defined(__x86_64__)
-
-const char* cpu_level() {
-    __builtin_cpu_init();
-    return x86_level(
-        __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"),
-        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
-            __builtin_cpu_supports("bmi2"),
-        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
-            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"));
-}
-
-#elif defined(__aarch64__) || defined(_M_ARM64)
-
-const char* cpu_level() { return "neon"; }  // part of every ARMv8-A
-
-#else
-
-const char* cpu_level() { return "generic"; }
-
-#endif
 
 struct NamedLevel {
     const char* name;
-    const bnkit::Level* level;
+    const Level* level;
 };
 
 // Best first; a level runs on every machine of a better one.
 const NamedLevel levels[] = {
 #if defined(BNKIT_X86_LEVELS)
-    {"x86-64-v4", &bnkit::v4::level},
-    {"x86-64-v3", &bnkit::v3::level},
-    {"x86-64-v2", &bnkit::v2::level},
+    {"x86-64-v4", &v4::level},
+    {"x86-64-v3", &v3::level},
+    {"x86-64-v2", &v2::level},
 #else
-    {cpu_level(), &bnkit::generic::level},
+    {cpu_level(), &generic::level},
 #endif
 };
 
@@ -102,70 +48,299 @@ const NamedLevel* choose_level() {
 
 const NamedLevel* const chosen = choose_level();
 
+template <typename S> const Kernels<S>& kernels();
+template <> const Kernels<float>& kernels() { return chosen->level->f32; }
+template <> const Kernels<double>& kernels() { return chosen->level->f64; }
+template <> const Kernels<Half>& kernels() { return chosen->level->f16; }
+template <> const Kernels<BFloat16>& kernels() { return chosen->level->bf16; }
+
+// Calls call(S{}) with the type that x is stored in.
+template <typename Call> nb::tuple for_storage(nb::handle x, Call call) {
+    if (!PyArray_Check(x.ptr())) throw nb::type_error("x is no array");
+    PyArrayObject* const array = as_array(x);
+    if (has_type<float>(array)) return call(float{});
+    if (has_type<double>(array)) return call(double{});
+    if (has_type<Half>(array)) return call(Half{});
+    if (has_type<BFloat16>(array)) return call(BFloat16{});
+    throw nb::type_error("x is of a wrong type");
+}
+
+index size_of(const Shape& s) { return s.groups * s.rows * s.channels * s.inner; }
+
+double* new_statistics(const Shape& s, nb::object& array) {
+    array = new_array<double>(s.groups, s.channels);
+    return static_cast<double*>(PyArray_DATA(as_array(array)));
+}
+
+nb::object new_count(const Shape& s) {
+    nb::object count;
+    double* values = new_statistics(s, count);
+    const double n = static_cast<double>(s.rows) * static_cast<double>(s.inner);
+    for (index c = 0; c < s.groups * s.channels; ++c) values[c] = n;
+    return count;
+}
+
+nb::object new_active(const Shape& s, bool wanted) { return wanted ? new_array<std::uint8_t>(active_bytes(s)) : nb::none(); }
+
+nb::tuple train(nb::handle x, nb::handle gamma, nb::handle beta, nb::handle running_mean, nb::handle running_var,
+                nb::handle residual, nb::handle out, double decay, double eps, int correction, bool relu) {
+    return for_storage(x, [&](auto storage) {
+        using S = decltype(storage);
+        using A = Wide<S>;
+        const Shape s = shape_of(x);
+        const index size = size_of(s), channels = s.groups * s.channels;
+        const nb::object y = out_or_new(out, x), active = new_active(s, relu && !residual.is_none());
+        nb::object mean, m2, rstd;
+        const Train<S> call{s,
+                            elements<S>("x", x, size),
+                            elements_or_null<S>("residual", residual, size),
+                            elements_or_null<A>("gamma", gamma, channels),
+                            elements_or_null<A>("beta", beta, channels),
+                            elements_or_null<A>("running_mean", running_mean, channels),
+                            elements_or_null<A>("running_var", running_var, channels),
+                            elements<S>("out", y, size),
+                            elements_or_null<std::uint8_t>("active", active, active_bytes(s)),
+                            new_statistics(s, mean),
+                            new_statistics(s, m2),
+                            new_statistics(s, rstd),
+                            decay,
+                            eps,
+                            correction,
+                            relu};
+        {
+            nb::gil_scoped_release released;
+            kernels<S>().train(call);
+        }
+        return nb::make_tuple(y, new_count(s), mean, m2, rstd, active);
+    });
+}
+
+// Where the variance comes in float32 or in float64, and the mean with it.
+void widen(const char* name, nb::handle from, double* to, index count) {
+    if (PyArray_Check(from.ptr()) && PyArray_TYPE(as_array(from)) == NPY_FLOAT) {
+        const float* values = elements<float>(name, from, count);
+        for (index c = 0; c < count; ++c) to[c] = values[c];
+    } else {
+        const double* values = elements<double>(name, from, count);
+        for (index c = 0; c < count; ++c) to[c] = values[c];
+    }
+}
+
+nb::tuple inference(nb::handle x, nb::handle gamma, nb::handle beta, nb::handle mean, nb::handle var,
+                    nb::handle residual, nb::handle out, double eps, bool relu) {
+    return for_storage(x, [&](auto storage) {
+        using S = decltype(storage);
+        using A = Wide<S>;
+        const Shape s = shape_of(x);
+        const index size = size_of(s), channels = s.groups * s.channels;
+        const nb::object y = out_or_new(out, x), active = new_active(s, relu && !residual.is_none());
+        std::vector<double> statistics(2 * static_cast<std::size_t>(channels));
+        double *means = statistics.data(), *rstds = means + channels;
+        widen("mean", mean, means, channels);
+        widen("var", var, rstds, channels);
+        for (index c = 0; c < channels; ++c) rstds[c] = 1 / std::sqrt(rstds[c] + eps);
+        const Inference<S> call{s,
+                                elements<S>("x", x, size),
+                                elements_or_null<S>("residual", residual, size),
+                                elements_or_null<A>("gamma", gamma, channels),
+                                elements_or_null<A>("beta", beta, channels),
+                                means,
+                                rstds,
+                                elements<S>("out", y, size),
+                                elements_or_null<std::uint8_t>("active", active, active_bytes(s)),
+                                relu};
+        {
+            nb::gil_scoped_release released;
+            kernels<S>().inference(call);
+        }
+        return nb::make_tuple(y, active);
+    });
+}
+
+nb::tuple moments(nb::handle x) {
+    return for_storage(x, [&](auto storage) {
+        using S = decltype(storage);
+        const Shape s = shape_of(x);
+        nb::object mean, m2;
+        const MomentsOf<S> call{s, elements<S>("x", x, size_of(s)), new_statistics(s, mean), new_statistics(s, m2)};
+        {
+            nb::gil_scoped_release released;
+            kernels<S>().moments(call);
+        }
+        return nb::make_tuple(new_count(s), mean, m2);
+    });
+}
+
+template <typename S>
+Backward<S> backward_call(const Shape& s, nb::handle dy, nb::handle x, nb::handle gamma, nb::handle beta, nb::handle mean,
+                          nb::handle rstd, nb::handle active, bool relu) {
+    using A = Wide<S>;
+    const index size = size_of(s), channels = s.groups * s.channels;
+    Backward<S> call{};
+    call.shape = s;
+    call.dy = elements<S>("dy", dy, size);
+    call.x = elements<S>("x", x, size);
+    call.gamma = elements_or_null<A>("gamma", gamma, channels);
+    call.beta = elements_or_null<A>("beta", beta, channels);
+    call.mean = elements<double>("mean", mean, channels);
+    call.rstd = elements<double>("rstd", rstd, channels);
+    call.active = elements_or_null<std::uint8_t>("active", active, active_bytes(s));
+    call.relu = relu;
+    return call;
+}
+
+nb::tuple gradient_sums(nb::handle dy, nb::handle x, nb::handle gamma, nb::handle beta, nb::handle mean, nb::handle rstd,
+                        nb::handle active, bool relu) {
+    return for_storage(x, [&](auto storage) {
+        using S = decltype(storage);
+        const Shape s = shape_of(x);
+        Backward<S> call = backward_call<S>(s, dy, x, gamma, beta, mean, rstd, active, relu);
+        nb::object dbeta, dgamma;
+        call.dbeta = new_statistics(s, dbeta);
+        call.dgamma = new_statistics(s, dgamma);
+        {
+            nb::gil_scoped_release released;
+            kernels<S>().backward(call);
+        }
+        return nb::make_tuple(dbeta, dgamma);
+    });
+}
+
+// In how many rows a group of the view is walked, and how long they are: the bits of `active` begin anew with each.
+nb::tuple walked_rows(const std::array<index, 4>& shape) {
+    const Rows rows = rows_of({shape[0], shape[1], shape[2], shape[3]});
+    return nb::make_tuple(rows.count * (rows.runs ? shape[2] : 1), rows.width);
+}
+
+template <typename A> nb::object narrowed(const Shape& s, const double* values) {
+    const nb::object array = new_array<A>(s.groups, s.channels);
+    A* narrow = static_cast<A*>(PyArray_DATA(as_array(array)));
+    for (index c = 0; c < s.groups * s.channels; ++c) narrow[c] = static_cast<A>(values[c]);
+    return array;
+}
+
+nb::tuple backward(nb::handle dy, nb::handle x, nb::handle gamma, nb::handle beta, nb::handle mean, nb::handle rstd,
+                   nb::handle active, nb::handle count, nb::handle sum_dy, nb::handle sum_dy_x_hat, nb::handle out,
+                   bool train, bool relu, bool residual) {
+    return for_storage(x, [&](auto storage) {
+        using S = decltype(storage);
+        const Shape s = shape_of(x);
+        const index size = size_of(s), channels = s.groups * s.channels;
+        Backward<S> call = backward_call<S>(s, dy, x, gamma, beta, mean, rstd, active, relu);
+        const nb::object dx = out_or_new(out, x), dresidual = residual ? out_or_new(nb::none(), x) : nb::none();
+        std::vector<double> sums(2 * static_cast<std::size_t>(channels));
+        call.count = elements_or_null<double>("count", count, channels);
+        call.sum_dy = elements_or_null<double>("sums", sum_dy, channels);
+        call.sum_dy_x_hat = elements_or_null<double>("sums", sum_dy_x_hat, channels);
+        call.dx = elements<S>("out", dx, size);
+        call.dresidual = elements_or_null<S>("dresidual", dresidual, size);
+        call.dbeta = sums.data();
+        call.dgamma = sums.data() + channels;
+        call.train = train;
+        {
+            nb::gil_scoped_release released;
+            kernels<S>().backward(call);
+        }
+        using A = Wide<S>;
+        return nb::make_tuple(dx, narrowed<A>(s, call.dgamma), narrowed<A>(s, call.dbeta), dresidual);
+    });
+}
+
+// logits: (groups, rows, classes); labels or weights: with the groups, or without where they are shared.
+nb::tuple cross_entropy(nb::handle logits, nb::handle labels, nb::handle weights, bool shared) {
+    return for_storage(logits, [&](auto storage) {
+        using S = decltype(storage);
+        const npy_intp* n = PyArray_DIMS(as_array(logits));
+        const index rows = (shared ? 1 : n[0]) * n[1];
+        const nb::object loss = new_array<double>(n[0]), gradient = out_or_new(nb::none(), logits);
+        const SoftmaxCrossEntropy<S> call{n[0],
+                                          n[1],
+                                          n[2],
+                                          elements<S>("logits", logits, n[0] * n[1] * n[2]),
+                                          elements_or_null<std::int64_t>("labels", labels, rows),
+                                          elements_or_null<Wide<S>>("weights", weights, rows * n[2]),
+                                          shared,
+                                          elements<double>("loss", loss, n[0]),
+                                          elements<S>("gradient", gradient, n[0] * n[1] * n[2])};
+        {
+            nb::gil_scoped_release released;
+            softmax_cross_entropy(call);
+        }
+        return nb::make_tuple(loss, gradient);
+    });
+}
+
+// See Backend.plain: the checks that every call makes, in one place where they cost next to nothing.
+bool plain(nb::handle x, const nb::tuple& others, const nb::tuple& parameters, const nb::tuple& shape) {
+    constexpr int most = 8;
+    const char *starts[most], *stops[most];
+    int count = 0, ndim = static_cast<int>(shape.size());
+    npy_intp parameter_shape[NPY_MAXDIMS];
+    if (ndim > NPY_MAXDIMS || !PyArray_CheckExact(x.ptr())) return false;
+    for (int i = 0; i < ndim; ++i) parameter_shape[i] = nb::cast<npy_intp>(shape[i]);
+    const int type = PyArray_TYPE(as_array(x));
+    const auto fits = [&](nb::handle a, const npy_intp* dims, int n) {
+        if (a.is_none()) return true;
+        if (!PyArray_CheckExact(a.ptr()) || count == most) return false;
+        PyArrayObject* const array = as_array(a);
+        if (PyArray_TYPE(array) != type || !PyArray_ISCARRAY(array) || PyArray_NDIM(array) != n) return false;
+        for (int i = 0; i < n; ++i) {
+            if (PyArray_DIM(array, i) != dims[i]) return false;
+        }
+        const char* start = PyArray_BYTES(array);
+        const char* stop = start + PyArray_NBYTES(array);
+        for (int i = 0; i < count; ++i) {
+            if (start < stops[i] && starts[i] < stop) return false;
+        }
+        starts[count] = start;
+        stops[count++] = stop;
+        return true;
+    };
+    if (type != NPY_FLOAT && type != NPY_DOUBLE) return false;
+    const npy_intp* dims = PyArray_DIMS(as_array(x));
+    const int x_ndim = PyArray_NDIM(as_array(x));
+    bool all = fits(x, dims, x_ndim);
+    for (nb::handle a : others) all = all && fits(a, dims, x_ndim);
+    for (nb::handle a : parameters) all = all && fits(a, parameter_shape, ndim);
+    return all;
+}
+
+const char* version() { return BNKIT_VERSION; }
+
 const char* kernel_level() { return chosen ? chosen->name : nullptr; }
 
-template <typename T> using View = nb::ndarray<T, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
-template <typename T> using Channels = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-
-template <typename T> bnkit::Shape shape_of(const View<T>& x) {
-    return {static_cast<bnkit::index>(x.shape(0)), static_cast<bnkit::index>(x.shape(1)),
-            static_cast<bnkit::index>(x.shape(2)), static_cast<bnkit::index>(x.shape(3))};
-}
-
-template <typename T> T* pointer(const Channels<T>& a) { return a.is_valid() ? a.data() : nullptr; }
-
-template <typename T>
-void train(View<const T> x, Channels<const T> gamma, Channels<const T> beta, Channels<T> running_mean,
-           Channels<T> running_var, View<T> y, Channels<double> mean, Channels<double> m2, Channels<double> rstd,
-           double decay, double eps, int correction, bool relu) {
-    const bnkit::Train<T> call{shape_of(x), x.data(), pointer(gamma), pointer(beta), pointer(running_mean),
-                               pointer(running_var), y.data(), mean.data(), m2.data(), rstd.data(), decay, eps,
-                               correction, relu};
-    nb::gil_scoped_release released;
-    chosen->level->of<T>().train(call);
-}
-
-template <typename T>
-void inference(View<const T> x, Channels<const T> gamma, Channels<const T> beta, Channels<const T> mean,
-               Channels<const T> var, View<T> y, double eps, bool relu) {
-    const bnkit::Inference<T> call{shape_of(x), x.data(), pointer(gamma), pointer(beta), mean.data(), var.data(),
-                                   y.data(), eps, relu};
-    nb::gil_scoped_release released;
-    chosen->level->of<T>().inference(call);
-}
-
-template <typename T>
-void backward(View<const T> dy, View<const T> x, Channels<const T> gamma, Channels<const T> beta,
-              Channels<const double> mean, Channels<const double> rstd, View<T> dx, Channels<T> dgamma,
-              Channels<T> dbeta, bool train, bool relu) {
-    const bnkit::Backward<T> call{shape_of(x), dy.data(), x.data(), pointer(gamma), pointer(beta), mean.data(),
-                                  rstd.data(), dx.data(), dgamma.data(), dbeta.data(), train, relu};
-    nb::gil_scoped_release released;
-    chosen->level->of<T>().backward(call);
-}
-
-template <typename T> void define(nb::module_& m) {
-    using nb::arg;
-    m.def("train", &train<T>, arg("x").noconvert(), arg("gamma").noconvert().none(), arg("beta").noconvert().none(),
-          arg("running_mean").noconvert().none(), arg("running_var").noconvert().none(), arg("y").noconvert(),
-          arg("mean").noconvert(), arg("m2").noconvert(), arg("rstd").noconvert(), arg("decay"), arg("eps"),
-          arg("correction"), arg("relu"));
-    m.def("inference", &inference<T>, arg("x").noconvert(), arg("gamma").noconvert().none(),
-          arg("beta").noconvert().none(), arg("mean").noconvert(), arg("var").noconvert(), arg("y").noconvert(),
-          arg("eps"), arg("relu"));
-    m.def("backward", &backward<T>, arg("dy").noconvert(), arg("x").noconvert(), arg("gamma").noconvert().none(),
-          arg("beta").noconvert().none(), arg("mean").noconvert(), arg("rstd").noconvert(), arg("dx").noconvert(),
-          arg("dgamma").noconvert(), arg("dbeta").noconvert(), arg("train"), arg("relu"));
+void* import_numpy() {
+    import_array1(nullptr);
+    return nullptr;
 }
 
 }  // namespace
 
 NB_MODULE(_kernels, m) {
+    import_numpy();
+    if (PyErr_Occurred()) throw nb::python_error();
     m.def("version", &version, "The version of bnkit this module was built from.");
     m.def("cpu_level", &cpu_level, "The SIMD level of this machine: an x86-64 level, \"neon\" or \"generic\".");
     m.def("kernel_level", &kernel_level, "The level of the kernels in use; None where none fits this machine.");
-    m.def("set_threads", &bnkit::set_threads, nb::arg("count"));
-    m.def("get_threads", &bnkit::get_threads);
-    define<float>(m);
-    define<double>(m);
+    m.def("set_threads", &set_threads, nb::arg("count"));
+    m.def("get_threads", &get_threads);
+    using nb::arg;
+    m.def("plain", &plain, arg("x"), arg("others"), arg("parameters"), arg("shape"));
+    const auto optional = [](const char* name) { return nb::arg(name).none(); };
+    m.def("train", &train, arg("x"), optional("gamma"), optional("beta"), optional("running_mean"),
+          optional("running_var"), optional("residual"), optional("out"), arg("decay"), arg("eps"), arg("correction"),
+          arg("relu"));
+    m.def("inference", &inference, arg("x"), optional("gamma"), optional("beta"), arg("mean"), arg("var"),
+          optional("residual"), optional("out"), arg("eps"), arg("relu"));
+    m.def("moments", &moments, arg("x"));
+    m.def("gradient_sums", &gradient_sums, arg("dy"), arg("x"), optional("gamma"), optional("beta"), arg("mean"),
+          arg("rstd"), optional("active"), arg("relu"));
+    m.def("backward", &backward, arg("dy"), arg("x"), optional("gamma"), optional("beta"), arg("mean"), arg("rstd"),
+          optional("active"), optional("count"), optional("sum_dy"), optional("sum_dy_x_hat"), optional("out"),
+          arg("train"), arg("relu"), arg("residual"));
+    m.def("walked_rows", &walked_rows, arg("shape"));
+    m.def("softmax_cross_entropy", &cross_entropy, arg("logits"), optional("labels"), optional("weights"),
+          arg("shared"));
 }
+
+}  // namespace bnkit

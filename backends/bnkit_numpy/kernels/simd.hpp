@@ -1,11 +1,20 @@
-// Vectors of the compiler's own, as wide as the level that the file is compiled for.
+// Vectors of the compiler's own, as wide as the level that the file is compiled for. A compiler without them computes
+// with scalars, in loops that it may vectorize.
 //
-// Everything here and in batch_norm.cpp lies in a namespace of the level, and neither instantiates templates of the
-// standard library: the linker would keep one copy of those for all levels, perhaps one that this machine cannot run.
+// Everything here and in the kernels lies in a namespace of the level, and none of it calls functions of the standard
+// library's templates: the linker would keep one copy of those for all levels, perhaps one that this machine cannot run.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <type_traits>
+
+#include "storage.hpp"
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 namespace bnkit {
 namespace BNKIT_LEVEL {
@@ -20,65 +29,237 @@ constexpr int vector_bytes = 32;
 constexpr int vector_bytes = 16;
 #endif
 
+template <typename T, int N> struct VectorOf {
 #if defined(__GNUC__)
-template <typename T> struct VectorOf { typedef T type __attribute__((vector_size(vector_bytes))); };
-template <typename T> using Vector = typename VectorOf<T>::type;
+    typedef T type __attribute__((vector_size(N * sizeof(T))));
+#endif
+};
+template <typename T> struct VectorOf<T, 1> { using type = T; };
+
+// N elements of T; T itself for one.
+template <typename T, int N> using VectorN = typename VectorOf<T, N>::type;
+
+#if defined(__GNUC__)
+template <typename T> using Vector = VectorN<T, vector_bytes / static_cast<int>(sizeof(T))>;
 #else
-template <typename T> using Vector = T;  // what the compiler makes of plain loops
+template <typename T> using Vector = T;
 #endif
 
-template <typename V, typename T> constexpr int lanes() { return static_cast<int>(sizeof(V) / sizeof(T)); }
+template <typename V, bool scalar = std::is_arithmetic<V>::value> struct ElementOf { using type = V; };
+template <typename V> struct ElementOf<V, false> {
+    using type = typename std::decay<decltype(std::declval<V&>()[0])>::type;
+};
+template <typename V> using Element = typename ElementOf<V>::type;
 
-template <typename V, typename T> inline V load(const T* p) {
+template <typename V> constexpr int lanes() { return static_cast<int>(sizeof(V) / sizeof(Element<V>)); }
+
+// As many integers as V has elements, each as wide as those; what a comparison of two V gives, or a bool.
+template <typename V> using Bits = VectorN<typename std::conditional<sizeof(Element<V>) == 8, std::uint64_t,
+                                                                     std::uint32_t>::type, lanes<V>()>;
+
+template <typename To, typename From> inline To bit_cast(From from) {
+    static_assert(sizeof(To) == sizeof(From), "a bit cast keeps the size");
+    To to;
+    std::memcpy(&to, &from, sizeof to);
+    return to;
+}
+
+template <typename To, typename From> inline To convert(From from) {
+#if defined(__GNUC__)
+    if constexpr (!std::is_arithmetic<To>::value) return __builtin_convertvector(from, To);
+    else
+#endif
+    return static_cast<To>(from);
+}
+
+template <typename V, typename T> inline V load_bits(const T* p) {
     V v;
     std::memcpy(&v, p, sizeof v);
     return v;
 }
 
-template <typename V, typename T> inline void store(T* p, V v) { std::memcpy(p, &v, sizeof v); }
+template <typename V> inline V load(const Element<V>* p) { return load_bits<V>(p); }
 
-template <typename T, typename V> inline double sum_lanes(V v) {
-    T lane[lanes<V, T>()];
-    std::memcpy(lane, &v, sizeof v);
-    double sum = 0;
-    for (T x : lane) sum += x;
-    return sum;
+template <typename V> inline V load(const BFloat16* p) {
+    return bit_cast<V>(convert<Bits<V>>(load_bits<VectorN<std::uint16_t, lanes<V>()>>(p)) << 16);
 }
 
-// Calls body(V{}, i) at each place i of [0, n) where a whole vector starts, then body(T{}, i) for each element left:
-// the work on one element is written once, for both.
-template <typename T, typename Body> inline void for_vectors(index n, Body body) {
-    using V = Vector<T>;
-    constexpr int step = lanes<V, T>();
-    index i = 0;
-    for (; i + 4 * step <= n; i += 4 * step) {  // four independent sums hide the latency of an addition
-        body(V{}, i, 0);
-        body(V{}, i + step, 1);
-        body(V{}, i + 2 * step, 2);
-        body(V{}, i + 3 * step, 3);
+#if defined(__AVX512F__)
+constexpr __mmask16 all_lanes = 0xffff;  // the forms without a mask make g++ warn of a value that is not set
+#endif
+
+// Source: F. Giesen, "Half to float done quick": the exponent is moved by a product, which normalizes small ones too.
+template <typename V> inline V load(const Half* p) {
+#if defined(__AVX512F__)
+    if constexpr (lanes<V>() == 16) return bit_cast<V>(_mm512_maskz_cvtph_ps(all_lanes, load_bits<__m256i>(p)));
+#elif defined(__F16C__)
+    if constexpr (lanes<V>() == 8) return bit_cast<V>(_mm256_cvtph_ps(load_bits<__m128i>(p)));
+#endif
+    using B = Bits<V>;
+    const B half = convert<B>(load_bits<VectorN<std::uint16_t, lanes<V>()>>(p));
+    const B magnitude = (half & 0x7fffu) << 13, finite = bit_cast<B>(bit_cast<V>(magnitude) * 0x1p112f);
+    const B special = magnitude | (B{} + 0x7f800000u);  // infinite, or not a number
+    return bit_cast<V>((magnitude >= (B{} + 0x0f800000u) ? special : finite) | (half & 0x8000u) << 16);
+}
+
+// To the nearest, ties to even.
+template <typename B> inline B bfloat16_bits(B w) {
+    const B nearest = (w + 0x7fffu + ((w >> 16) & 1u)) >> 16, quiet_nan = (w >> 16) | 0x40u;
+    return (w & 0x7fffffffu) > (B{} + 0x7f800000u) ? quiet_nan : nearest;
+}
+
+// Source: F. Giesen, "float_to_half_fast3_rtne".
+template <typename V, typename B> inline B half_bits(B w) {
+    const B magnitude = w & 0x7fffffffu, sign = (w >> 16) & 0x8000u;
+    const B nan_or_infinity = magnitude > (B{} + 0x7f800000u) ? B{} + 0x7e00u : B{} + 0x7c00u;
+    const B small = bit_cast<B>(bit_cast<V>(magnitude) + 0.5f) - 0x3f000000u;  // the sum rounds to the subnormal grid
+    const B normal = (magnitude + 0xc8000fffu + ((magnitude >> 13) & 1u)) >> 13;
+    const B finite = magnitude < (B{} + 0x38800000u) ? small : normal;
+    return (magnitude >= (B{} + 0x47800000u) ? nan_or_infinity : finite) | sign;
+}
+
+// v as it is stored in S: a value of as many elements.
+template <typename S, typename V> inline auto stored(V v) {
+    using Narrow = VectorN<std::uint16_t, lanes<V>()>;
+    if constexpr (std::is_same<S, Half>::value) {
+#if defined(__AVX512F__)
+        if constexpr (lanes<V>() == 16) {
+            return _mm512_maskz_cvtps_ph(all_lanes, bit_cast<__m512>(v), _MM_FROUND_TO_NEAREST_INT);
+        }
+        else
+#elif defined(__F16C__)
+        if constexpr (lanes<V>() == 8) return _mm256_cvtps_ph(bit_cast<__m256>(v), _MM_FROUND_TO_NEAREST_INT);
+        else
+#endif
+        return convert<Narrow>(half_bits<V>(bit_cast<Bits<V>>(v)));
+    } else if constexpr (std::is_same<S, BFloat16>::value) {
+        return convert<Narrow>(bfloat16_bits(bit_cast<Bits<V>>(v)));
+    } else {
+        return v;
     }
-    for (; i + step <= n; i += step) body(V{}, i, 0);
-    for (; i < n; ++i) body(T{}, i, 0);
 }
 
-template <typename T> struct Pair {
-    T first, second;
+template <typename S, typename V> inline void store(S* p, V v) {
+    const auto value = stored<S>(v);
+    std::memcpy(p, &value, sizeof value);
+}
+
+// Ways to store a result: through the cache, or past it where nobody will read it from there. Streamed takes places of
+// 16-byte alignment, which NumPy's arrays have; a whole vector's would be rare.
+struct Cached {
+    template <typename S, typename V> static void put(S* p, V v) { store(p, v); }
+};
+
+struct Streamed {
+    template <typename S, typename V> static void put(S* p, V v) {
+#if defined(__SSE2__)
+        const auto value = stored<S>(v);
+        if constexpr (sizeof value % 16 == 0) {
+            __m128i parts[sizeof value / 16];
+            std::memcpy(parts, &value, sizeof value);
+            for (std::size_t i = 0; i < sizeof value / 16; ++i) _mm_stream_si128(reinterpret_cast<__m128i*>(p) + i, parts[i]);
+            return;
+        }
+#endif
+        store(p, v);
+    }
+};
+
+// After streamed stores, before another thread may read what they wrote.
+inline void finish_streams() {
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+}
+
+// 0, 1, 2, … as integers of V's width.
+template <typename V> inline Bits<V> lane_numbers() {
+    Element<Bits<V>> numbers[lanes<V>()];
+    for (int i = 0; i < lanes<V>(); ++i) numbers[i] = static_cast<Element<Bits<V>>>(i);
+    return load_bits<Bits<V>>(numbers);
+}
+
+// v, but 0 in the first `count` lanes.
+template <typename V> inline V without_first(V v, int count) {
+    using B = Bits<V>;
+    return lane_numbers<V>() < B{} + static_cast<Element<B>>(count) ? V{} : v;
+}
+
+// Bit i tells whether lane i is above 0.
+template <typename V> inline unsigned positive(V v) {
+    using T = Element<V>;
+    constexpr bool wide = sizeof(T) == 8;
+    (void)wide;
+#if defined(__AVX512F__)
+    if constexpr (sizeof(V) == 64 && wide) return _mm512_cmp_pd_mask(bit_cast<__m512d>(v), __m512d{}, _CMP_GT_OQ);
+    if constexpr (sizeof(V) == 64 && !wide) return _mm512_cmp_ps_mask(bit_cast<__m512>(v), __m512{}, _CMP_GT_OQ);
+#elif defined(__AVX2__)
+    if constexpr (sizeof(V) == 32 && wide) return _mm256_movemask_pd(bit_cast<__m256d>(v > V{}));
+    if constexpr (sizeof(V) == 32 && !wide) return _mm256_movemask_ps(bit_cast<__m256>(v > V{}));
+#endif
+    T lane[lanes<V>()];
+    std::memcpy(lane, &v, sizeof v);
+    unsigned bits = 0;
+    for (int i = 0; i < lanes<V>(); ++i) bits |= static_cast<unsigned>(lane[i] > 0) << i;
+    return bits;
+}
+
+// v where the lane's bit is set, else 0.
+template <typename V> inline V where(unsigned bits, V v) {
+    using B = Bits<V>;
+    const B bit = (B{} + 1u) << lane_numbers<V>();
+    return ((B{} + bits) & bit) != B{} ? v : V{};
+}
+
+// The bits of n elements from i on, of a row of them; i is a multiple of n, and n of 8 or a part of it.
+inline void put_bits(std::uint8_t* row, index i, int n, unsigned bits) {
+    if (n < 8 && i % 8 != 0) bits = row[i / 8] | bits << i % 8;
+    row[i / 8] = static_cast<std::uint8_t>(bits);
+    if (n > 8) row[i / 8 + 1] = static_cast<std::uint8_t>(bits >> 8);
+}
+
+// As they were put, from any i on.
+inline unsigned get_bits(const std::uint8_t* row, index i, int n) {
+    const int shift = static_cast<int>(i % 8);
+    const std::uint8_t* from = row + i / 8;
+    unsigned bits = from[0];
+    if (shift + n > 8) bits |= static_cast<unsigned>(from[1]) << 8;
+    if (shift + n > 16) bits |= static_cast<unsigned>(from[2]) << 16;
+    return bits >> shift;
+}
+
+// sums[i] += lane i, in double.
+template <typename V> inline void add_lanes(double* sums, V v) {
+    if constexpr (sizeof(Element<V>) == 4 && lanes<V>() > 1) {
+        using Part = VectorN<float, lanes<V>() / 2>;
+        using Sum = VectorN<double, lanes<V>() / 2>;
+        Part parts[2];
+        std::memcpy(parts, &v, sizeof v);
+        for (int i = 0; i < 2; ++i) {
+            double* at = sums + i * lanes<Part>();
+            store(at, load<Sum>(at) + convert<Sum>(parts[i]));
+        }
+    } else {
+        using Sum = VectorN<double, lanes<V>()>;
+        store(sums, load<Sum>(sums) + convert<Sum>(v));
+    }
+}
+
+template <typename V> struct Pair {
+    V first, second;
 };
 
 constexpr index smaller(index a, index b) { return a < b ? a : b; }
 constexpr index larger(index a, index b) { return a < b ? b : a; }
 
-// Memory for n values, zero at first.
+// Memory for n values, not set.
 template <typename T> class Scratch {
   public:
-    explicit Scratch(index n) : values_(new T[static_cast<std::size_t>(larger(n, 1))]()) {}
+    explicit Scratch(index n) : values_(new T[static_cast<std::size_t>(larger(n, 1))]) {}
     ~Scratch() { delete[] values_; }
     Scratch(const Scratch&) = delete;
     Scratch& operator=(const Scratch&) = delete;
-    T& operator[](index i) { return values_[i]; }
-    const T& operator[](index i) const { return values_[i]; }
-    T* data() { return values_; }
-    const T* data() const { return values_; }
+    T* data() const { return values_; }
 
   private:
     T* values_;

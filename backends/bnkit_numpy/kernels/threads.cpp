@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -10,25 +11,49 @@
 #if !defined(_WIN32)
 #include <pthread.h>
 #endif
+#if defined(__SSE2__) || defined(_M_X64)
+#include <immintrin.h>
+#endif
 
 namespace bnkit {
 namespace {
 
+// How often a thread looks for work before it sleeps, some tens of microseconds: waking one takes as long, and a kernel
+// has two or three loops. Longer would take the processor from the caller's other threads.
+constexpr int patience = 2000;
+
+void relax() {
+#if defined(__SSE2__) || defined(_M_X64)
+    _mm_pause();
+#endif
+}
+
+// What one thread has of a loop, on a cache line of its own.
+struct alignas(64) Run {
+    std::atomic<index> next{0};
+    index start = 0, stop = 0;
+};
+
 struct Loop {
     void (*work)(const void*, index);
     const void* context;
-    index count;
-    std::atomic<index> next{0};
+    bool backwards;
 
-    void run() {
-        for (index i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) work(context, i);
+    // From the thread's own run on, until all are done.
+    void run(Run* runs, int threads, int own) const {
+        for (int t = 0; t < threads; ++t) {
+            Run& from = runs[(own + t) % threads];
+            for (index i; (i = from.next.fetch_add(1, std::memory_order_relaxed)) < from.stop;) {
+                work(context, backwards ? from.start + from.stop - 1 - i : i);
+            }
+        }
     }
 };
 
 class Pool {
   public:
-    explicit Pool(int helpers) {
-        for (int i = 0; i < helpers; ++i) workers_.emplace_back([this] { serve(); });
+    explicit Pool(int helpers) : helpers_(helpers), runs_(new Run[static_cast<std::size_t>(helpers) + 1]) {
+        for (int i = 0; i < helpers; ++i) workers_.emplace_back([this, i] { serve(i + 1); });
     }
 
     ~Pool() {
@@ -40,44 +65,69 @@ class Pool {
         for (auto& worker : workers_) worker.join();
     }
 
-    int helpers() const { return static_cast<int>(workers_.size()); }
+    int helpers() const { return helpers_; }
 
-    void run(Loop& loop) {
+    // The caller never waits for a helper that did not come in time: the loop may be done by then.
+    void run(const Loop& loop, index count) {
+        const int threads = helpers_ + 1;
+        for (int t = 0; t < threads; ++t) {
+            runs_[t].start = t * count / threads;
+            runs_[t].stop = (t + 1) * count / threads;
+            runs_[t].next.store(runs_[t].start, std::memory_order_relaxed);
+        }
+        bool asleep;
         {
             std::lock_guard<std::mutex> lock(mutex_);
             loop_ = &loop;
-            ++round_;
-            busy_ = helpers();
+            round_.fetch_add(1, std::memory_order_release);
+            asleep = sleepers_ > 0;
         }
-        wake_.notify_all();
-        loop.run();
-        std::unique_lock<std::mutex> lock(mutex_);
-        done_.wait(lock, [this] { return busy_ == 0; });
+        if (asleep) wake_.notify_all();
+        loop.run(runs_.get(), threads, 0);
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            loop_ = nullptr;
+        }
+        for (int i = 0; i < patience && inside_.load(std::memory_order_acquire) > 0; ++i) relax();
+        if (inside_.load(std::memory_order_acquire) > 0) {
+            std::unique_lock<std::mutex> lock(mutex_);
+            done_.wait(lock, [this] { return inside_.load(std::memory_order_acquire) == 0; });
+        }
     }
 
   private:
-    void serve() {
+    void serve(int own) {
         index seen = 0;
-        std::unique_lock<std::mutex> lock(mutex_);
         for (;;) {
-            wake_.wait(lock, [&] { return stop_ || round_ != seen; });
-            if (stop_) return;
-            seen = round_;
-            Loop* loop = loop_;
-            lock.unlock();
-            loop->run();
-            lock.lock();
-            if (--busy_ == 0) done_.notify_one();
+            for (int i = 0; i < patience && round_.load(std::memory_order_acquire) == seen; ++i) relax();
+            const Loop* loop;
+            {
+                std::unique_lock<std::mutex> lock(mutex_);
+                ++sleepers_;
+                wake_.wait(lock, [&] { return stop_ || round_.load(std::memory_order_relaxed) != seen; });
+                --sleepers_;
+                if (stop_) return;
+                seen = round_.load(std::memory_order_relaxed);
+                loop = loop_;
+                if (loop == nullptr) continue;
+                inside_.fetch_add(1, std::memory_order_relaxed);
+            }
+            loop->run(runs_.get(), helpers_ + 1, own);
+            std::lock_guard<std::mutex> lock(mutex_);
+            if (inside_.fetch_sub(1, std::memory_order_release) == 1) done_.notify_one();
         }
     }
 
+    const int helpers_;
     std::mutex mutex_;
     std::condition_variable wake_, done_;
-    std::vector<std::thread> workers_;
-    Loop* loop_ = nullptr;
-    index round_ = 0;
-    int busy_ = 0;
+    std::unique_ptr<Run[]> runs_;
+    const Loop* loop_ = nullptr;
+    std::atomic<index> round_{0};
+    std::atomic<int> inside_{0};  // helpers that are in the loop
+    int sleepers_ = 0;
     bool stop_ = false;
+    std::vector<std::thread> workers_;  // last: they use all the others
 };
 
 std::atomic<int> threads{1};
@@ -100,16 +150,20 @@ void set_threads(int count) { threads = std::max(count, 1); }
 
 int get_threads() { return threads; }
 
-void parallel_for(index count, void (*work)(const void*, index), const void* context) {
-    Loop loop{work, context, count};
-    const int helpers = static_cast<int>(std::min<index>(threads, count)) - 1;
+void parallel_for(index count, bool backwards, void (*work)(const void*, index), const void* context) {
+    const Loop loop{work, context, backwards};
+    const int wanted = threads;
     std::unique_lock<std::mutex> owner(*in_use, std::defer_lock);
-    if (helpers < 1 || !owner.try_lock()) return loop.run();
-    if (pool == nullptr || pool->helpers() != threads - 1) {
-        delete pool;
-        pool = new Pool(threads - 1);
+    if (count < 2 || wanted < 2 || !owner.try_lock()) {
+        Run alone;
+        alone.stop = count;
+        return loop.run(&alone, 1, 0);
     }
-    pool->run(loop);
+    if (pool == nullptr || pool->helpers() != wanted - 1) {
+        delete pool;
+        pool = new Pool(wanted - 1);
+    }
+    pool->run(loop, count);
 }
 
 }  // namespace bnkit

@@ -1,13 +1,18 @@
-// How the kernels walk a tensor (groups, rows, channels, inner): in units, cut into pieces for the threads.
+// How the kernels walk a view (groups, rows, channels, inner): row by row (rows.hpp), in units, cut into parts.
 //
-// The unit of work is a channel where inner > 1 (NCHW), whose rows are runs of `inner` elements, and a block of
-// adjacent channels where inner is 1 (NHWC and matrices). The result of a unit follows its sums, so that the second
-// read finds in the cache what the first brought: a training forward moves 2 transfers of the tensor, a backward 3.
-// A unit that would not fit is cut into runs of rows, which the threads share: 3 and 5 beyond the last-level cache.
-// Cuts and orders depend on the shape alone, so the bits do not depend on the threads.
+// The unit of work is a channel of runs, a block of columns where the rows are few, or all columns of a group. The
+// results of a unit follow its sums, so that the second read finds in a cache what the first brought: a training forward
+// moves 2 transfers of the tensor, a backward 3. A unit that is too large for that, or one of too few, is cut into runs
+// of rows which the threads share: 3 and 5 transfers beyond the last-level cache, less what the second pass, which goes
+// backwards, still finds there. Results that would not stay in the cache are streamed past it.
+//
+// Cuts and orders of addition depend on the shape alone, so the bits do not depend on the threads.
+//
+// Tried and dropped: taking the sums of the next channel while the results of this one are written (memory reads and
+// writes at once, but it lost to plain order), software prefetch, narrow blocks of columns of tall matrices.
 #pragma once
 
-#include "batch_norm.hpp"
+#include "rows.hpp"
 #include "simd.hpp"
 #include "threads.hpp"
 
@@ -15,216 +20,389 @@ namespace bnkit {
 namespace BNKIT_LEVEL {
 namespace {
 
-constexpr index small_total = 1 << 15;  // elements of a tensor below which one thread is faster
-constexpr index cached = 1 << 17;       // elements of a unit that the second pass finds in the L2 cache
-constexpr index piece = 1 << 15;        // elements of a run of rows
-// Short sums in T: the squares of data on a coarse grid (a mean of 1e4 in float32) all round the same way once a sum is
-// large, which at 8192 elements made the variance 5e-7 too small.
-constexpr index run_flush = 1024;       // elements of runs summed in T before the sums go to double
-constexpr index column_flush = 16;      // rows of columns summed in T
-
-struct Sums {
-    double first = 0, second = 0;
-};
-
-template <typename Work> void in_parallel(index count, const Work& work) {
-    const auto call = [](const void* context, index i) { (*static_cast<const Work*>(context))(i); };
-    parallel_for(count, call, &work);
-}
-
-// How a value a channel meets a vector of elements: one for all of a run, or one for each column.
-struct OfRun {
-    template <typename V, typename T> static V get(V, const T* values, index c) { return V{} + values[c]; }
-};
-struct OfColumns {
-    template <typename V, typename T> static V get(V, const T* values, index c) { return load<V>(values + c); }
-};
+constexpr index small_total = 1 << 15;    // elements of a tensor below which one thread is faster
+constexpr index piece = 1 << 15;          // elements of a part at least
+constexpr index most_parts = 64;
+constexpr index cached_channel = 1 << 20; // elements of a channel that a thread's share of the last-level cache holds
+constexpr index few_channels = 32;        // too few for one a thread
+constexpr index few_rows = 256;           // a matrix with so few goes by blocks of columns
+constexpr index cached_block = 1 << 16;   // elements of such a block
+constexpr index many_columns = 1024;      // whose ends are worth sharing
+// Additions to a float before the sum goes on in double. The squares of data on a coarse grid (a mean of 1e4 in float32)
+// all round the same way once a sum is large: at 128 the variance came out 5e-7 too small.
+constexpr int short_sum = 32;
 
 struct Unit {
-    index base, channel, width;  // the first element, the first channel among all groups, the channels
+    index group, first, width;  // width: columns, or 1 for a channel of runs, from the group's `first` on
 };
 
-// Walks the units of a tensor. Term(access, tag, i, channel) returns what is summed of the elements at i, a pair;
-// Finish(channel, sums) is told of each channel; Map(access, tag, i, channel) then writes the results at i.
-template <typename T, typename Term, typename Finish, typename Map> class Walk {
-  public:
-    Walk(const Shape& shape, Term term, Finish finish, Map map)
-        : shape_(shape), stride_(shape.channels * shape.inner), runs_(shape.inner > 1),
-          term_(term), finish_(finish), map_(map) {}
+// A row as the kernels see it: its first element, and the byte where its bits start.
+struct Row {
+    index start, bits;
+};
 
-    void operator()() const {
-        const index total = shape_.groups * shape_.rows * stride_;
-        const index width = runs_ ? 1 : block_width(total);
-        const index blocks = (shape_.channels + width - 1) / width, units = shape_.groups * blocks;
+// What a channel gives to each of its elements: M values a line, a line a column of the rows or a channel of runs.
+template <typename A, int M> class Lines {
+  public:
+    explicit Lines(index count) : values_(M * count), count_(count) {}
+
+    A* of(int m) { return values_.data() + m * count_; }
+    const A* of(int m) const { return values_.data() + m * count_; }
+    index count() const { return count_; }
+
+  private:
+    Scratch<A> values_;
+    index count_;
+};
+
+template <typename V, int M> struct Values {
+    V of[M];
+};
+
+template <typename V, int M, typename Lines> inline Values<V, M> values_of_columns(const Lines& lines, index line) {
+    Values<V, M> values;
+    for (int m = 0; m < M; ++m) values.of[m] = load<V>(lines.of(m) + line);
+    return values;
+}
+
+template <typename V, int M, typename Lines> inline Values<V, M> values_of_channel(const Lines& lines, index line) {
+    Values<V, M> values;
+    for (int m = 0; m < M; ++m) values.of[m] = V{} + lines.of(m)[line];
+    return values;
+}
+
+template <typename Work> void in_parallel(index count, const Work& work, bool backwards = false) {
+    const auto call = [](const void* context, index i) { (*static_cast<const Work*>(context))(i); };
+    parallel_for(count, backwards, call, &work);
+}
+
+// Walks a view for a kernel K, which has
+//   lines                                  what an element's sums and results are made of
+//   begin(channel, line, count)            sets the first K::term_values of the lines, before their sums are taken
+//   term(values, tag, row, i)              what is summed of the elements at i of the row, a Pair
+//   finish(channel, line, count, p, q)     is told the sums of each channel, and sets all K::map_values of its lines
+//   map(values, tag, row, i, put)          writes the results at i by put
+//   maps()                                 whether there are results to write
+// exact_tail: map must see no element twice, since it packs bits or writes over its source. `tag` is of the type that holds the elements at i: a vector, or for the elements left over one of them.
+template <typename K> class Walk {
+    using A = typename K::Arithmetic;
+    using V = Vector<A>;
+    static constexpr int step = lanes<V>();
+
+  public:
+    Walk(const Shape& shape, K& kernel, bool exact_tail, bool streamed)
+        : shape_(shape), rows_(rows_of(shape)), kernel_(kernel), exact_tail_(exact_tail), streamed_(streamed),
+          group_(shape.rows * shape.channels * shape.inner), lines_(rows_.runs ? shape.channels : rows_.width) {}
+
+    // The sums of all channels, and the results that follow from them.
+    void reduce_and_map() const {
+        const index total = shape_.groups * group_, width = unit_width();
+        const index blocks = (lines_ + width - 1) / width, units = shape_.groups * blocks, parts = parts_of(width);
         const auto unit = [&](index u) {
-            const index group = u / blocks, c = u % blocks * width;
-            return Unit{group * shape_.rows * stride_ + c * shape_.inner, group * shape_.channels + c,
-                        smaller(width, shape_.channels - c)};
+            const index first = u % blocks * width;
+            return Unit{u / blocks, first, smaller(width, lines_ - first)};
         };
-        const index each = shape_.rows * shape_.inner * width;
-        if (total <= small_total) {
-            for (index u = 0; u < units; ++u) whole(unit(u));
-        } else if (each <= cached) {
-            in_parallel(units, [&](index u) { whole(unit(u)); });
+        if (total <= small_total || parts == 1) {
+            const auto work = [&](index u) { whole(unit(u)); };
+            if (total > small_total) return in_parallel(units, work);
+            for (index u = 0; u < units; ++u) work(u);
         } else {
-            for (index u = 0; u < units; ++u) cut(unit(u), each);
+            for (index u = 0; u < units; ++u) cut(unit(u), parts);
         }
+    }
+
+    // The results alone.
+    void map() const {
+        const index of_group = rows_.count * (rows_.runs ? shape_.channels : 1), count = shape_.groups * of_group;
+        const index total = shape_.groups * group_;
+        const index parts = total <= small_total ? 1 : larger(smaller(total / piece, count), 1);
+        for (index g = 0; g < shape_.groups; ++g) begin({g, 0, lines_});
+        const auto work = [&](index p) {
+            for (index i = p * count / parts; i < (p + 1) * count / parts; ++i) {
+                const index group = i / of_group, r = i % of_group;
+                if (rows_.runs) {
+                    apply({group, r % shape_.channels, 1}, r / shape_.channels, r / shape_.channels + 1);
+                } else {
+                    apply({group, 0, rows_.width}, r, r + 1);
+                }
+            }
+            finish_streams();
+        };
+        if (parts == 1) return work(0);
+        in_parallel(parts, work);
     }
 
   private:
-    // Blocks whose rows stay in the cache and that are at least 8, in whole cache lines; of tall matrices, wide ones.
-    index block_width(index total) const {
-        const index fitting = cached / larger(shape_.rows, 1) / 16 * 16;
-        if (total <= small_total) return larger(shape_.channels, 1);
-        if (fitting < 64) return smaller(shape_.channels, 1024);
-        const index eighth = (shape_.channels / 8 + 15) / 16 * 16;
-        return larger(smaller(fitting, larger(eighth, 64)), 1);
+    index unit_width() const {
+        if (rows_.runs) return 1;
+        if (shape_.groups * group_ <= small_total || rows_.count > few_rows || rows_.fold > 1) return larger(lines_, 1);
+        const index fitting = cached_block / larger(rows_.count, 1) / 64 * 64;
+        const index eighth = (lines_ * smaller(shape_.groups, 8) / 8 + 63) / 64 * 64;
+        return larger(smaller(fitting, eighth), 64);
+    }
+
+    index parts_of(index width) const {
+        const index elements = rows_.count * (rows_.runs ? rows_.width : width);
+        if (rows_.runs && elements <= cached_channel && shape_.groups * shape_.channels >= few_channels) return 1;
+        if (!rows_.runs && width < lines_) return 1;
+        // each part of a matrix has sums for all columns, which must stay few beside the elements
+        const index most = rows_.runs ? rows_.count : rows_.count / 128;
+        return larger(smaller(smaller(elements / piece, most), most_parts), 1);
     }
 
     void whole(const Unit& unit) const {
-        Scratch<Sums> sums(unit.width);
-        add(unit, 0, shape_.rows, sums.data());
-        for (index c = 0; c < unit.width; ++c) finish_(unit.channel + c, sums[c]);
-        apply(unit, 0, shape_.rows);
+        Scratch<double> sums(2 * unit.width);
+        begin(unit);
+        add(unit, 0, rows_.count, sums.data(), sums.data() + unit.width);
+        finish(unit, sums.data(), sums.data() + unit.width);
+        apply(unit, 0, rows_.count);
+        finish_streams();
     }
 
-    void cut(const Unit& unit, index elements) const {
-        const index parts = larger(smaller(elements / piece, shape_.rows), 1);
-        const auto row = [&](index part) { return part * shape_.rows / parts; };
-        Scratch<Sums> sums(parts * unit.width);
-        in_parallel(parts, [&](index p) { add(unit, row(p), row(p + 1), &sums[p * unit.width]); });
-        for (index c = 0; c < unit.width; ++c) {
-            Sums together;
-            for (index p = 0; p < parts; ++p) {
-                together.first += sums[p * unit.width + c].first;
-                together.second += sums[p * unit.width + c].second;
+    void cut(const Unit& unit, index parts) const {
+        const index width = unit.width;
+        const auto row = [&](index part) { return part * rows_.count / parts; };
+        Scratch<double> sums(parts * 2 * width);
+        begin(unit);
+        in_parallel(parts, [&](index p) {
+            double* own = sums.data() + p * 2 * width;
+            add(unit, row(p), row(p + 1), own, own + width);
+        });
+        const index shares = rows_.fold > 1 ? 1 : (width + many_columns - 1) / many_columns;
+        const auto end = [&](index share) {
+            const index from = share * width / shares, to = (share + 1) * width / shares;
+            double* first = sums.data();
+            for (index p = 1; p < parts; ++p) {
+                const double* more = sums.data() + p * 2 * width;
+                for (index c = from; c < to; ++c) first[c] += more[c];
+                for (index c = from; c < to; ++c) first[width + c] += more[width + c];
             }
-            finish_(unit.channel + c, together);
+            finish({unit.group, unit.first + from, to - from}, first + from, first + width + from);
+        };
+        if (shares == 1) end(0);
+        else in_parallel(shares, end);
+        in_parallel(parts, [&](index p) {
+            apply(unit, row(p), row(p + 1));
+            finish_streams();
+        }, true);
+    }
+
+    index line_of(const Unit& unit) const { return unit.group * lines_ + unit.first; }
+
+    void begin(const Unit& unit) const {
+        const index count = rows_.fold > 1 ? shape_.channels : unit.width;
+        kernel_.begin(unit.group * shape_.channels + unit.first, line_of(unit), count);
+        repeat(unit, K::term_values);
+    }
+
+    void finish(const Unit& unit, double* first, double* second) const {
+        const index count = rows_.fold > 1 ? shape_.channels : unit.width;
+        for (index c = count; c < unit.width; ++c) {
+            first[c % count] += first[c];
+            second[c % count] += second[c];
         }
-        // backwards, for the last rows are still in the cache
-        in_parallel(parts, [&](index p) { apply(unit, row(parts - 1 - p), row(parts - p)); });
+        kernel_.finish(unit.group * shape_.channels + unit.first, line_of(unit), count, first, second);
+        repeat(unit, K::map_values);
     }
 
-    void add(const Unit& unit, index from, index to, Sums* sums) const {
-        if (runs_) return add_runs(unit, from, to, *sums);
-        constexpr index step = lanes<Vector<T>, T>();
+    // The channels of folded rows come around again.
+    void repeat(const Unit& unit, int values) const {
+        if (rows_.fold == 1) return;
+        for (int m = 0; m < values; ++m) {
+            A* line = kernel_.lines.of(m) + line_of(unit);
+            for (index c = shape_.channels; c < rows_.width; ++c) line[c] = line[c - shape_.channels];
+        }
+    }
+
+    Row row_of(const Unit& unit, index r) const {
+        if (rows_.runs) {
+            const index run = (unit.group * shape_.rows + r) * shape_.channels + unit.first;
+            return {run * rows_.width, run * bytes_of_bits(rows_.width)};
+        }
+        return {unit.group * group_ + r * rows_.width + unit.first,
+                (unit.group * rows_.count + r) * bytes_of_bits(rows_.width) + unit.first / 8};
+    }
+
+    // How many elements of row r the unit has.
+    index length(const Unit& unit, index r) const {
+        return rows_.runs ? rows_.width : smaller(unit.width, (r + 1 < rows_.count ? rows_.width : rows_.last) - unit.first);
+    }
+
+    // Sets first and second to the sums over the rows [from, to).
+    void add(const Unit& unit, index from, index to, double* first, double* second) const {
+        for (index c = 0; c < unit.width; ++c) first[c] = second[c] = 0;
+        if (rows_.runs) return add_runs(unit, from, to, *first, *second);
+        for (index r = from; r < to; r += short_sum) {
+            const index stop = smaller(r + short_sum, to), same = length(unit, stop - 1) == unit.width ? stop : stop - 1;
+            add_columns(unit, r, same, unit.width, first, second);
+            if (same < stop) add_columns(unit, same, stop, length(unit, same), first, second);
+        }
+    }
+
+    void add_columns(const Unit& unit, index from, index to, index width, double* first, double* second) const {
         index c = 0;
-        for (; c + 4 * step <= unit.width; c += 4 * step) add_columns<Vector<T>, 4>(unit, c, from, to, sums + c);
-        for (; c + step <= unit.width; c += step) add_columns<Vector<T>, 1>(unit, c, from, to, sums + c);
-        for (; c < unit.width; ++c) add_columns<T, 1>(unit, c, from, to, sums + c);
+        if constexpr (vector_bytes == 64) c = add_tiles<8>(unit, from, to, c, width, first, second);
+        c = add_tiles<4>(unit, from, to, c, width, first, second);
+        c = add_tiles<2>(unit, from, to, c, width, first, second);
+        c = add_tiles<1>(unit, from, to, c, width, first, second);
+        if (c < width && width >= step) {
+            add_tile<V, 1>(unit, from, to, width - step, static_cast<int>(c - (width - step)), first, second);
+        } else {
+            for (; c < width; ++c) add_tile<A, 1>(unit, from, to, c, 0, first, second);
+        }
     }
 
-    void add_runs(const Unit& unit, index from, index to, Sums& sums) const {
-        using V = Vector<T>;
-        V first[4] = {}, second[4] = {};
-        T first_left = 0, second_left = 0;
-        index added = 0;
-        const auto flush = [&] {
-            for (int i = 0; i < 4; ++i) {
-                sums.first += sum_lanes<T>(first[i]);
-                sums.second += sum_lanes<T>(second[i]);
-                first[i] = second[i] = V{};
+    template <int N>
+    index add_tiles(const Unit& unit, index from, index to, index c, index width, double* first, double* second) const {
+        for (; c + N * step <= width; c += N * step) add_tile<V, N>(unit, from, to, c, 0, first, second);
+        return c;
+    }
+
+    // N vectors of columns from c on; the first `known` columns were added before.
+    template <typename Tag, int N>
+    void add_tile(const Unit& unit, index from, index to, index c, int known, double* first, double* second) const {
+        constexpr int wide = lanes<Tag>();
+        Values<Tag, K::term_values> values[N];
+        Tag p[N] = {}, q[N] = {};
+        for (int n = 0; n < N; ++n) {
+            values[n] = values_of_columns<Tag, K::term_values>(kernel_.lines, line_of(unit) + c + n * wide);
+        }
+        for (index r = from; r < to; ++r) {
+            const Row row = row_of(unit, r);
+            for (int n = 0; n < N; ++n) {
+                const Pair<Tag> term = kernel_.term(values[n], Tag{}, row, c + n * wide);
+                p[n] += term.first;
+                q[n] += term.second;
             }
-            sums.first += first_left;
-            sums.second += second_left;
-            first_left = second_left = 0;
-            added = 0;
+        }
+        for (int n = 0; n < N; ++n) {
+            add_lanes(first + c + n * wide, known ? without_first(p[n], known) : p[n]);
+            add_lanes(second + c + n * wide, known ? without_first(q[n], known) : q[n]);
+        }
+    }
+
+    void add_runs(const Unit& unit, index from, index to, double& first, double& second) const {
+        constexpr index longest = 4 * step * (short_sum - 1);  // elements of a row that are added before the sums go on
+        const auto values = values_of_channel<V, K::term_values>(kernel_.lines, line_of(unit));
+        const auto value = values_of_channel<A, K::term_values>(kernel_.lines, line_of(unit));
+        V p[4] = {}, q[4] = {};
+        double wide_p[step] = {}, wide_q[step] = {};
+        int additions = 0;
+        const auto add = [&](int slot, const Pair<V>& term) {
+            p[slot] += term.first;
+            q[slot] += term.second;
+        };
+        const auto flush = [&] {
+            add_lanes(wide_p, (p[0] + p[1]) + (p[2] + p[3]));
+            add_lanes(wide_q, (q[0] + q[1]) + (q[2] + q[3]));
+            for (int slot = 0; slot < 4; ++slot) p[slot] = q[slot] = V{};
+            additions = 0;
         };
         for (index r = from; r < to; ++r) {
-            for (index start = 0; start < shape_.inner; start += run_flush) {
-                const index n = smaller(run_flush, shape_.inner - start), base = unit.base + r * stride_ + start;
-                for_vectors<T>(n, [&](auto tag, index i, int slot) {
-                    const auto [p, q] = term_(OfRun{}, tag, base + i, unit.channel);
-                    if constexpr (sizeof tag == sizeof(T)) {
-                        first_left += p;
-                        second_left += q;
-                    } else {
-                        first[slot] += p;
-                        second[slot] += q;
-                    }
-                    (void)slot;
-                });
-                if ((added += n) >= run_flush) flush();
+            const Row row = row_of(unit, r);
+            for (index i = 0; i < rows_.width;) {
+                const index stop = smaller(i + longest, rows_.width);
+                const int more = static_cast<int>((stop - i) / (4 * step)) + 1;
+                if (additions + more > short_sum) flush();
+                additions += more;
+                for (; i + 4 * step <= stop; i += 4 * step) {  // four sums hide the latency of an addition
+                    add(0, kernel_.term(values, V{}, row, i));
+                    add(1, kernel_.term(values, V{}, row, i + step));
+                    add(2, kernel_.term(values, V{}, row, i + 2 * step));
+                    add(3, kernel_.term(values, V{}, row, i + 3 * step));
+                }
+                if (i + step <= stop) add(0, kernel_.term(values, V{}, row, i)), i += step;
+                if (i + step <= stop) add(1, kernel_.term(values, V{}, row, i)), i += step;
+                if (i + step <= stop) add(2, kernel_.term(values, V{}, row, i)), i += step;
+                if (i < stop && stop >= step) {
+                    const Pair<V> term = kernel_.term(values, V{}, row, stop - step);
+                    const int known = static_cast<int>(i - (stop - step));
+                    add(3, {without_first(term.first, known), without_first(term.second, known)});
+                    i = stop;
+                }
+                for (; i < stop; ++i) {
+                    const Pair<A> term = kernel_.term(value, A{}, row, i);
+                    first += term.first;
+                    second += term.second;
+                }
             }
         }
         flush();
-    }
-
-    template <typename V, int N> void add_columns(const Unit& unit, index c, index from, index to, Sums* sums) const {
-        constexpr index step = lanes<V, T>();
-        for (index start = from; start < to; start += column_flush) {
-            V first[N] = {}, second[N] = {};
-            for (index r = start; r < smaller(start + column_flush, to); ++r) {
-                for (int n = 0; n < N; ++n) {
-                    const index column = c + n * step;
-                    const index place = unit.base + r * stride_ + column;
-                    const auto [p, q] = term_(OfColumns{}, V{}, place, unit.channel + column);
-                    first[n] += p;
-                    second[n] += q;
-                }
-            }
-            for (int n = 0; n < N; ++n) {
-                T p[step], q[step];
-                store(p, first[n]);
-                store(q, second[n]);
-                for (index lane = 0; lane < step; ++lane) {
-                    sums[n * step + lane].first += p[lane];
-                    sums[n * step + lane].second += q[lane];
-                }
-            }
+        for (int lane = 0; lane < step; ++lane) {
+            first += wide_p[lane];
+            second += wide_q[lane];
         }
     }
 
     void apply(const Unit& unit, index from, index to) const {
-        for (index r = to - 1; r >= from; --r) {
-            const index base = unit.base + r * stride_;
-            if (runs_) {
-                for_vectors<T>(shape_.inner, [&](auto tag, index i, int) {
-                    map_(OfRun{}, tag, base + i, unit.channel);
-                });
-            } else {
-                for_vectors<T>(unit.width, [&](auto tag, index i, int) {
-                    map_(OfColumns{}, tag, base + i, unit.channel + i);
-                });
-            }
+        if (!kernel_.maps()) return;
+        if (rows_.runs) {
+            const auto values = values_of_channel<V, K::map_values>(kernel_.lines, line_of(unit));
+            const auto value = values_of_channel<A, K::map_values>(kernel_.lines, line_of(unit));
+            const auto of = [&](auto tag, index) {
+                if constexpr (sizeof tag == sizeof(V)) return values;
+                else return value;
+            };
+            for (index r = from; r < to; ++r) map_row(row_of(unit, r), rows_.width, of);
+        } else if (streamed_ || to - from == 1) {
+            const auto of = [&](auto tag, index i) {
+                return values_of_columns<decltype(tag), K::map_values>(kernel_.lines, line_of(unit) + i);
+            };
+            for (index r = to - 1; r >= from; --r) map_row(row_of(unit, r), length(unit, r), of);
+        } else {
+            map_columns(unit, from, to);
         }
     }
 
-    Shape shape_;
-    index stride_;
-    bool runs_;
-    Term term_;
-    Finish finish_;
-    Map map_;
-};
+    template <typename Of> void map_row(const Row& row, index width, const Of& of) const {
+        if (streamed_) map_row<Streamed>(row, width, of);
+        else map_row<Cached>(row, width, of);
+    }
 
-template <typename T, typename Term, typename Finish, typename Map>
-void walk(const Shape& shape, Term term, Finish finish, Map map) {
-    Walk<T, Term, Finish, Map>(shape, term, finish, map)();
-}
+    template <typename Put, typename Of> void map_row(const Row& row, index width, const Of& of) const {
+        index i = 0;
+        for (; i + step <= width; i += step) kernel_.map(of(V{}, i), V{}, row, i, Put{});
+        if (i < width && width >= step && !exact_tail_) return kernel_.map(of(V{}, width - step), V{}, row, width - step, Cached{});
+        for (; i < width; ++i) kernel_.map(of(A{}, i), A{}, row, i, Cached{});
+    }
 
-// Map over all elements, where nothing has to be summed first.
-template <typename T, typename Map> void each_element(const Shape& s, Map map) {
-    const index rows = s.groups * s.rows, stride = s.channels * s.inner, total = rows * stride;
-    const index parts = total <= small_total ? 1 : larger(smaller(total / piece, rows), 1);
-    const auto part = [&](index p) {
-        for (index r = p * rows / parts; r < (p + 1) * rows / parts; ++r) {
-            const index channel = r / s.rows * s.channels;
-            if (s.inner == 1) {
-                for_vectors<T>(stride, [&](auto tag, index i, int) {
-                    map(OfColumns{}, tag, r * stride + i, channel + i);
-                });
-                continue;
-            }
-            for (index c = 0; c < s.channels; ++c) {
-                const index base = r * stride + c * s.inner;
-                for_vectors<T>(s.inner, [&](auto tag, index i, int) { map(OfRun{}, tag, base + i, channel + c); });
-            }
+    // A few rows at a time, so that the values of a few columns stay in registers for them.
+    void map_columns(const Unit& unit, index from, index to) const {
+        constexpr index high = 16;
+        for (index stop = to; stop > from; stop -= high) {
+            const index start = larger(stop - high, from);
+            const index same = length(unit, stop - 1) == unit.width ? stop : stop - 1;
+            map_tiles(unit, start, same, unit.width);
+            if (same < stop) map_tiles(unit, same, stop, length(unit, same));
         }
-    };
-    if (parts == 1) return part(0);
-    in_parallel(parts, part);
-}
+    }
+
+    void map_tiles(const Unit& unit, index from, index to, index width) const {
+        constexpr int wide = vector_bytes == 64 ? 4 : 2;
+        index c = 0;
+        for (; c + wide * step <= width; c += wide * step) map_tile<V, wide>(unit, from, to, c);
+        for (; c + step <= width; c += step) map_tile<V, 1>(unit, from, to, c);
+        if (c < width && width >= step && !exact_tail_) return map_tile<V, 1>(unit, from, to, width - step);
+        for (; c < width; ++c) map_tile<A, 1>(unit, from, to, c);
+    }
+
+    template <typename Tag, int N> void map_tile(const Unit& unit, index from, index to, index c) const {
+        Values<Tag, K::map_values> values[N];
+        for (int n = 0; n < N; ++n) {
+            values[n] = values_of_columns<Tag, K::map_values>(kernel_.lines, line_of(unit) + c + n * lanes<Tag>());
+        }
+        for (index r = from; r < to; ++r) {
+            const Row row = row_of(unit, r);
+            for (int n = 0; n < N; ++n) kernel_.map(values[n], Tag{}, row, c + n * lanes<Tag>(), Cached{});
+        }
+    }
+
+    const Shape& shape_;
+    const Rows rows_;
+    K& kernel_;
+    const bool exact_tail_, streamed_;
+    const index group_, lines_;  // elements and lines of a group
+};
 
 }  // namespace
 }  // namespace BNKIT_LEVEL

@@ -1,0 +1,80 @@
+// NumPy arrays by NumPy's own C interface: what an array costs on its way here is felt in a
+// call of a few microseconds.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
+#define NPY_TARGET_VERSION NPY_2_0_API_VERSION
+#include <numpy/arrayobject.h>
+
+#include <string>
+
+#include "batch_norm.hpp"
+
+namespace bnkit {
+
+namespace nb = nanobind;
+
+template <typename T> struct TypeNumber;
+template <> struct TypeNumber<float> { static constexpr int value = NPY_FLOAT; };
+template <> struct TypeNumber<double> { static constexpr int value = NPY_DOUBLE; };
+template <> struct TypeNumber<Half> { static constexpr int value = NPY_HALF; };
+template <> struct TypeNumber<std::uint8_t> { static constexpr int value = NPY_UINT8; };
+template <> struct TypeNumber<std::int64_t> { static constexpr int value = NPY_INT64; };
+
+inline PyArrayObject* as_array(nb::handle a) { return reinterpret_cast<PyArrayObject*>(a.ptr()); }
+
+template <typename T> bool has_type(PyArrayObject* a) { return PyArray_TYPE(a) == TypeNumber<T>::value; }
+
+// NumPy itself has no bfloat16, so its number is not known before ml_dtypes has given it one.
+template <> inline bool has_type<BFloat16>(PyArrayObject* a) {
+    const PyArray_Descr* dtype = PyArray_DESCR(a);
+    return dtype->kind == 'V' && dtype->type == 'E' && PyArray_ITEMSIZE(a) == 2;
+}
+
+// The elements of a C-contiguous array of `size` elements of T. The callers have checked what users pass; this keeps a
+// mistake of ours from reading beyond an array.
+template <typename T> T* elements(const char* name, nb::handle a, index size) {
+    if (!PyArray_Check(a.ptr()) || !has_type<T>(as_array(a))) {
+        throw nb::type_error((std::string(name) + " is of a wrong type").c_str());
+    }
+    if (!PyArray_ISCARRAY_RO(as_array(a)) || PyArray_SIZE(as_array(a)) != size) {
+        throw nb::value_error((std::string(name) + " is of a wrong size or layout").c_str());
+    }
+    return static_cast<T*>(PyArray_DATA(as_array(a)));
+}
+
+// As `elements`, or null for None.
+template <typename T> T* elements_or_null(const char* name, nb::handle a, index size) {
+    return a.is_none() ? nullptr : elements<T>(name, a, size);
+}
+
+inline nb::object owned(PyObject* a) {
+    if (a == nullptr) throw nb::python_error();
+    return nb::steal(a);
+}
+
+template <typename T> nb::object new_array(index size) {
+    npy_intp shape[] = {size};
+    return owned(PyArray_SimpleNew(1, shape, TypeNumber<T>::value));
+}
+
+template <typename T> nb::object new_array(index rows, index columns) {
+    npy_intp shape[] = {rows, columns};
+    return owned(PyArray_SimpleNew(2, shape, TypeNumber<T>::value));
+}
+
+// `out`, or for None a new array like x.
+inline nb::object out_or_new(nb::handle out, nb::handle x) {
+    if (!out.is_none()) return nb::borrow(out);
+    return owned(PyArray_NewLikeArray(as_array(x), NPY_CORDER, nullptr, 0));  // not a subclass of x's
+}
+
+inline Shape shape_of(nb::handle x) {
+    if (!PyArray_Check(x.ptr()) || PyArray_NDIM(as_array(x)) != 4) throw nb::type_error("x is no view of 4 dimensions");
+    const npy_intp* n = PyArray_DIMS(as_array(x));
+    return {n[0], n[1], n[2], n[3]};
+}
+
+}  // namespace bnkit
