@@ -39,6 +39,10 @@ template <typename S> bool streams(const Shape& s, int tensors, const S* out, co
            aligned(second_out) && rows_of(s).width * sizeof(S) % 16 == 0;
 }
 
+template <typename S> index elements_to_cache_line(const S* p) {
+    return static_cast<index>((64 - reinterpret_cast<std::uintptr_t>(p) % 64) % 64 / sizeof(S));
+}
+
 template <typename S> Wide<S> wide(S value) { return load<Wide<S>>(&value); }
 
 template <typename S> const S* first_element(const Shape& s, const S* x, index channel) {
@@ -105,10 +109,13 @@ inline void put_affine(const Values<V, M>& values, const S* x, const S* added, S
 }
 
 template <typename S> struct Sums {
+    using Storage = S;
     using Arithmetic = Wide<S>;
     static constexpr int term_values = 1;
     const Shape& shape;
     const S* x;
+
+    void fetch(index i) const { prefetch(x + i); }
 
     template <typename V, int M> Pair<V> term(const Values<V, M>& values, V, const Row& row, index i) const {
         const V d = load<V>(x + row.start + i) - values.of[K];
@@ -147,6 +154,7 @@ template <typename S> struct MomentsKernel : Sums<S> {
     explicit MomentsKernel(const MomentsOf<S>& m) : Sums<S>{m.shape, m.x}, call(m), lines(lines_of(m.shape)) {}
 
     bool maps() const { return false; }
+    index to_cache_line(index) const { return 0; }
 
     void begin(index channel, index line, index count) { set_near_means(call.shape, call.x, lines, channel, line, count); }
 
@@ -166,6 +174,7 @@ template <typename S, bool residual, bool relu> struct TrainKernel : Sums<S> {
     explicit TrainKernel(const Train<S>& t) : Sums<S>{t.shape, t.x}, call(t), lines(lines_of(t.shape)) {}
 
     bool maps() const { return true; }
+    index to_cache_line(index i) const { return elements_to_cache_line(call.y + i); }
 
     void begin(index channel, index line, index count) { set_near_means(call.shape, call.x, lines, channel, line, count); }
 
@@ -191,6 +200,7 @@ template <typename S, bool residual, bool relu> struct TrainKernel : Sums<S> {
 };
 
 template <typename S, bool residual, bool relu> struct InferenceKernel {
+    using Storage = S;
     using Arithmetic = Wide<S>;
     static constexpr int term_values = 3, map_values = 3;
     const Inference<S>& call;
@@ -199,6 +209,7 @@ template <typename S, bool residual, bool relu> struct InferenceKernel {
     explicit InferenceKernel(const Inference<S>& f) : call(f), lines(lines_of(f.shape)) {}
 
     bool maps() const { return true; }
+    index to_cache_line(index i) const { return elements_to_cache_line(call.y + i); }
 
     void begin(index channel, index line, index count) {
         set_affine(lines, channel, line, count, call.mean, call.rstd, call.gamma, call.beta);
@@ -214,6 +225,7 @@ template <typename S, bool residual, bool relu> struct InferenceKernel {
 enum class Gate { open, by_x, by_bits };
 
 template <typename S, Gate gate> struct BackwardKernel {
+    using Storage = S;
     using Arithmetic = Wide<S>;
     using A = Arithmetic;
     static constexpr int term_values = gate == Gate::by_x ? 3 : 1, map_values = 5;
@@ -223,6 +235,7 @@ template <typename S, Gate gate> struct BackwardKernel {
     explicit BackwardKernel(const Backward<S>& b) : call(b), lines(lines_of(b.shape)) {}
 
     bool maps() const { return call.dx != nullptr; }
+    index to_cache_line(index i) const { return elements_to_cache_line(call.dx + i); }
 
     void begin(index channel, index line, index count) {
         set_affine(lines, channel, line, count, call.mean, call.rstd, call.gamma, call.beta);
@@ -233,6 +246,11 @@ template <typename S, Gate gate> struct BackwardKernel {
         if constexpr (gate == Gate::by_bits) return where(get_bits(call.active + row.bits, i, lanes<V>()), dy);
         else if constexpr (gate == Gate::by_x) return d * values.of[SCALE] + values.of[SHIFT] > V{} ? dy : V{};
         else return dy;
+    }
+
+    void fetch(index i) const {
+        prefetch(call.x + i);
+        prefetch(call.dy + i);
     }
 
     template <typename V, int M> Pair<V> term(const Values<V, M>& values, V, const Row& row, index i) const {
@@ -252,9 +270,9 @@ template <typename S, Gate gate> struct BackwardKernel {
             const double n = call.count ? call.count[i] : all;
             const double sum = call.sum_dy ? call.sum_dy[i] : call.dbeta[i];
             const double product = call.sum_dy_x_hat ? call.sum_dy_x_hat[i] : call.dgamma[i];
-            const double scale = call.gamma ? rstd * call.gamma[i] : rstd, m = -scale * rstd * product / n;
+            const double m = -rstd * product / n;
             slope[c] = static_cast<A>(m);
-            offset[c] = static_cast<A>(-scale * sum / n - m * rest);
+            offset[c] = static_cast<A>(-sum / n - m * rest);
         }
     }
 
@@ -263,7 +281,7 @@ template <typename S, Gate gate> struct BackwardKernel {
         const V d = load<V>(call.x + row.start + i) - values.of[K], g = let_through(values, d, row, i);
         const V through_statistics = call.train ? d * values.of[SLOPE] + values.of[OFFSET] : V{};
         if (call.dresidual) put.put(call.dresidual + row.start + i, g);
-        put.put(call.dx + row.start + i, g * values.of[SCALE] + through_statistics);
+        put.put(call.dx + row.start + i, (g + through_statistics) * values.of[SCALE]);
     }
 };
 

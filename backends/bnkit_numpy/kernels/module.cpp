@@ -5,9 +5,11 @@
 #include <nanobind/stl/array.h>
 
 #include <array>
+#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 #include <vector>
 
 #include "cpu_level.hpp"
@@ -53,6 +55,18 @@ template <> const Kernels<float>& kernels() { return chosen->level->f32; }
 template <> const Kernels<double>& kernels() { return chosen->level->f64; }
 template <> const Kernels<Half>& kernels() { return chosen->level->f16; }
 template <> const Kernels<BFloat16>& kernels() { return chosen->level->bf16; }
+
+// A thread that comes back while the interpreter goes down is ended by it, which no C++ frame may see: it sleeps until
+// the process is gone.
+template <typename Work> void without_gil(const Work& work) {
+    PyThreadState* const state = PyEval_SaveThread();
+    work();
+    try {
+        PyEval_RestoreThread(state);
+    } catch (...) {
+        for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+    }
+}
 
 // Calls call(S{}) with the type that x is stored in.
 template <typename Call> nb::tuple for_storage(nb::handle x, Call call) {
@@ -107,10 +121,7 @@ nb::tuple train(nb::handle x, nb::handle gamma, nb::handle beta, nb::handle runn
                             eps,
                             correction,
                             relu};
-        {
-            nb::gil_scoped_release released;
-            kernels<S>().train(call);
-        }
+        without_gil([&] { kernels<S>().train(call); });
         return nb::make_tuple(y, new_count(s), mean, m2, rstd, active);
     });
 }
@@ -149,10 +160,7 @@ nb::tuple inference(nb::handle x, nb::handle gamma, nb::handle beta, nb::handle 
                                 elements<S>("out", y, size),
                                 elements_or_null<std::uint8_t>("active", active, active_bytes(s)),
                                 relu};
-        {
-            nb::gil_scoped_release released;
-            kernels<S>().inference(call);
-        }
+        without_gil([&] { kernels<S>().inference(call); });
         return nb::make_tuple(y, active);
     });
 }
@@ -163,10 +171,7 @@ nb::tuple moments(nb::handle x) {
         const Shape s = shape_of(x);
         nb::object mean, m2;
         const MomentsOf<S> call{s, elements<S>("x", x, size_of(s)), new_statistics(s, mean), new_statistics(s, m2)};
-        {
-            nb::gil_scoped_release released;
-            kernels<S>().moments(call);
-        }
+        without_gil([&] { kernels<S>().moments(call); });
         return nb::make_tuple(new_count(s), mean, m2);
     });
 }
@@ -198,10 +203,7 @@ nb::tuple gradient_sums(nb::handle dy, nb::handle x, nb::handle gamma, nb::handl
         nb::object dbeta, dgamma;
         call.dbeta = new_statistics(s, dbeta);
         call.dgamma = new_statistics(s, dgamma);
-        {
-            nb::gil_scoped_release released;
-            kernels<S>().backward(call);
-        }
+        without_gil([&] { kernels<S>().backward(call); });
         return nb::make_tuple(dbeta, dgamma);
     });
 }
@@ -237,10 +239,7 @@ nb::tuple backward(nb::handle dy, nb::handle x, nb::handle gamma, nb::handle bet
         call.dbeta = sums.data();
         call.dgamma = sums.data() + channels;
         call.train = train;
-        {
-            nb::gil_scoped_release released;
-            kernels<S>().backward(call);
-        }
+        without_gil([&] { kernels<S>().backward(call); });
         using A = Wide<S>;
         return nb::make_tuple(dx, narrowed<A>(s, call.dgamma), narrowed<A>(s, call.dbeta), dresidual);
     });
@@ -262,10 +261,7 @@ nb::tuple cross_entropy(nb::handle logits, nb::handle labels, nb::handle weights
                                           shared,
                                           elements<double>("loss", loss, n[0]),
                                           elements<S>("gradient", gradient, n[0] * n[1] * n[2])};
-        {
-            nb::gil_scoped_release released;
-            softmax_cross_entropy(call);
-        }
+        without_gil([&] { softmax_cross_entropy(call); });
         return nb::make_tuple(loss, gradient);
     });
 }

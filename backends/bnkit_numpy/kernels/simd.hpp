@@ -165,6 +165,15 @@ struct Streamed {
     }
 };
 
+// Begin to bring what lies at p into the second-level cache; p may lie beyond an array.
+inline void prefetch(const void* p) {
+#if defined(__GNUC__)
+    __builtin_prefetch(p, 0, 2);
+#else
+    (void)p;
+#endif
+}
+
 // After streamed stores, before another thread may read what they wrote.
 inline void finish_streams() {
 #if defined(__SSE2__)

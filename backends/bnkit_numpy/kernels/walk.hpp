@@ -9,7 +9,8 @@
 // Cuts and orders of addition depend on the shape alone, so the bits do not depend on the threads.
 //
 // Tried and dropped: taking the sums of the next channel while the results of this one are written (memory reads and
-// writes at once, but it lost to plain order), software prefetch, narrow blocks of columns of tall matrices.
+// writes at once, but it lost to plain order), software prefetch of runs, narrow blocks of columns of tall matrices,
+// sums of 32 rows of a few columns in registers (strides of a row kept memory at 16 of 33 GB/s).
 #pragma once
 
 #include "rows.hpp"
@@ -82,12 +83,16 @@ template <typename Work> void in_parallel(index count, const Work& work, bool ba
 //   term(values, tag, row, i)              what is summed of the elements at i of the row, a Pair
 //   finish(channel, line, count, p, q)     is told the sums of each channel, and sets all K::map_values of its lines
 //   map(values, tag, row, i, put)          writes the results at i by put
-//   maps()                                 whether there are results to write
+//   maps(), to_cache_line(i)               whether there are results, and elements from i on to where a cache line starts
 // exact_tail: map must see no element twice, since it packs bits or writes over its source. `tag` is of the type that holds the elements at i: a vector, or for the elements left over one of them.
 template <typename K> class Walk {
     using A = typename K::Arithmetic;
     using V = Vector<A>;
+    using Lines = decltype(K::lines);
     static constexpr int step = lanes<V>();
+    // Elements of 16 bytes, which streamed rows have a whole number of, and of a cache line.
+    static constexpr int block = 16 / static_cast<int>(sizeof(typename K::Storage)), line = 4 * block;
+    using Block = VectorN<A, step == 1 ? 1 : block>;
 
   public:
     Walk(const Shape& shape, K& kernel, bool exact_tail, bool streamed)
@@ -239,36 +244,42 @@ template <typename K> class Walk {
         }
     }
 
+    // A few rows at a time over all columns, so that memory is read as it lies, into short sums that stay in the cache.
     void add_columns(const Unit& unit, index from, index to, index width, double* first, double* second) const {
-        index c = 0;
-        if constexpr (vector_bytes == 64) c = add_tiles<8>(unit, from, to, c, width, first, second);
-        c = add_tiles<4>(unit, from, to, c, width, first, second);
-        c = add_tiles<2>(unit, from, to, c, width, first, second);
-        c = add_tiles<1>(unit, from, to, c, width, first, second);
-        if (c < width && width >= step) {
-            add_tile<V, 1>(unit, from, to, width - step, static_cast<int>(c - (width - step)), first, second);
-        } else {
-            for (; c < width; ++c) add_tile<A, 1>(unit, from, to, c, 0, first, second);
+        Scratch<A> sums(2 * width);
+        A *p = sums.data(), *q = sums.data() + width;
+        for (index c = 0; c < 2 * width; ++c) p[c] = 0;
+        constexpr index high = 8;
+        for (index r = from; r < to; r += high) {
+            const index stop = smaller(r + high, to);
+            index c = 0;
+            for (; c + 4 * step <= width; c += 4 * step) add_tile<V, 4>(unit, r, stop, c, 0, p, q);
+            for (; c + step <= width; c += step) add_tile<V, 1>(unit, r, stop, c, 0, p, q);
+            if (c < width && width >= step) {
+                add_tile<V, 1>(unit, r, stop, width - step, static_cast<int>(c - (width - step)), p, q);
+            } else {
+                for (; c < width; ++c) add_tile<A, 1>(unit, r, stop, c, 0, p, q);
+            }
         }
-    }
-
-    template <int N>
-    index add_tiles(const Unit& unit, index from, index to, index c, index width, double* first, double* second) const {
-        for (; c + N * step <= width; c += N * step) add_tile<V, N>(unit, from, to, c, 0, first, second);
-        return c;
+        for (index c = 0; c < width; ++c) first[c] += static_cast<double>(p[c]);
+        for (index c = 0; c < width; ++c) second[c] += static_cast<double>(q[c]);
     }
 
     // N vectors of columns from c on; the first `known` columns were added before.
     template <typename Tag, int N>
-    void add_tile(const Unit& unit, index from, index to, index c, int known, double* first, double* second) const {
+    void add_tile(const Unit& unit, index from, index to, index c, int known, A* first, A* second) const {
         constexpr int wide = lanes<Tag>();
         Values<Tag, K::term_values> values[N];
         Tag p[N] = {}, q[N] = {};
         for (int n = 0; n < N; ++n) {
             values[n] = values_of_columns<Tag, K::term_values>(kernel_.lines, line_of(unit) + c + n * wide);
         }
+        // The order of the tiles hides from the processor that memory is read on and on, so it is asked for as it lies.
+        const bool far = unit.width > N * wide;
+        const index next = row_of(unit, to + (to - from)).start + c * (to - from);
         for (index r = from; r < to; ++r) {
             const Row row = row_of(unit, r);
+            for (int n = 0; far && n < N; ++n) kernel_.fetch(next + ((r - from) * N + n) * wide);
             for (int n = 0; n < N; ++n) {
                 const Pair<Tag> term = kernel_.term(values[n], Tag{}, row, c + n * wide);
                 p[n] += term.first;
@@ -276,8 +287,9 @@ template <typename K> class Walk {
             }
         }
         for (int n = 0; n < N; ++n) {
-            add_lanes(first + c + n * wide, known ? without_first(p[n], known) : p[n]);
-            add_lanes(second + c + n * wide, known ? without_first(q[n], known) : q[n]);
+            A *to_first = first + c + n * wide, *to_second = second + c + n * wide;
+            store(to_first, load<Tag>(to_first) + (known ? without_first(p[n], known) : p[n]));
+            store(to_second, load<Tag>(to_second) + (known ? without_first(q[n], known) : q[n]));
         }
     }
 
@@ -337,46 +349,57 @@ template <typename K> class Walk {
     void apply(const Unit& unit, index from, index to) const {
         if (!kernel_.maps()) return;
         if (rows_.runs) {
-            const auto values = values_of_channel<V, K::map_values>(kernel_.lines, line_of(unit));
-            const auto value = values_of_channel<A, K::map_values>(kernel_.lines, line_of(unit));
+            const Lines& lines = kernel_.lines;
+            const index line = line_of(unit);
+            const auto vector = values_of_channel<V, K::map_values>(lines, line);
+            const auto block = values_of_channel<Block, K::map_values>(lines, line);
+            const auto value = values_of_channel<A, K::map_values>(lines, line);
             const auto of = [&](auto tag, index) {
-                if constexpr (sizeof tag == sizeof(V)) return values;
-                else return value;
+                if constexpr (sizeof tag == sizeof(V)) return vector;
+                else if constexpr (sizeof tag == sizeof(A)) return value;
+                else return block;
             };
             for (index r = from; r < to; ++r) map_row(row_of(unit, r), rows_.width, of);
-        } else if (streamed_ || to - from == 1) {
-            const auto of = [&](auto tag, index i) {
-                return values_of_columns<decltype(tag), K::map_values>(kernel_.lines, line_of(unit) + i);
-            };
-            for (index r = to - 1; r >= from; --r) map_row(row_of(unit, r), length(unit, r), of);
-        } else {
-            map_columns(unit, from, to);
+            return;
         }
-    }
-
-    template <typename Of> void map_row(const Row& row, index width, const Of& of) const {
-        if (streamed_) map_row<Streamed>(row, width, of);
-        else map_row<Cached>(row, width, of);
-    }
-
-    template <typename Put, typename Of> void map_row(const Row& row, index width, const Of& of) const {
-        index i = 0;
-        for (; i + step <= width; i += step) kernel_.map(of(V{}, i), V{}, row, i, Put{});
-        if (i < width && width >= step && !exact_tail_) return kernel_.map(of(V{}, width - step), V{}, row, width - step, Cached{});
-        for (; i < width; ++i) kernel_.map(of(A{}, i), A{}, row, i, Cached{});
-    }
-
-    // A few rows at a time, so that the values of a few columns stay in registers for them.
-    void map_columns(const Unit& unit, index from, index to) const {
-        constexpr index high = 16;
-        for (index stop = to; stop > from; stop -= high) {
-            const index start = larger(stop - high, from);
-            const index same = length(unit, stop - 1) == unit.width ? stop : stop - 1;
-            map_tiles(unit, start, same, unit.width);
+        const auto of = [&](auto tag, index i) {
+            return values_of_columns<decltype(tag), K::map_values>(kernel_.lines, line_of(unit) + i);
+        };
+        if (streamed_) {
+            for (index r = from; r < to; ++r) map_row(row_of(unit, r), length(unit, r), of);
+            return;
+        }
+        constexpr index high = 16;  // rows whose results are made together
+        for (index r = from; r < to; r += high) {
+            const index stop = smaller(r + high, to), same = length(unit, stop - 1) == unit.width ? stop : stop - 1;
+            map_tiles(unit, r, same, unit.width);
             if (same < stop) map_tiles(unit, same, stop, length(unit, same));
         }
     }
 
+    template <typename Of> void map_row(const Row& row, index width, const Of& of) const {
+        index i = 0;
+        if (streamed_ && rows_.runs) {
+            // Whole cache lines are streamed; the ends, which other channels complete, go through the cache.
+            const index head = smaller(kernel_.to_cache_line(row.start), width);
+            for (; i + block <= head; i += block) kernel_.map(of(Block{}, i), Block{}, row, i, Cached{});
+            for (; i + line <= width; i += line) {
+                for (index v = 0; v < line; v += step) kernel_.map(of(V{}, i + v), V{}, row, i + v, Streamed{});
+            }
+            for (; i + block <= width; i += block) kernel_.map(of(Block{}, i), Block{}, row, i, Cached{});
+        } else if (streamed_) {  // the next row goes on where this one ends
+            for (; i + step <= width; i += step) kernel_.map(of(V{}, i), V{}, row, i, Streamed{});
+            for (; i + block <= width; i += block) kernel_.map(of(Block{}, i), Block{}, row, i, Streamed{});
+        } else {
+            for (; i + step <= width; i += step) kernel_.map(of(V{}, i), V{}, row, i, Cached{});
+            if (i < width && width >= step && !exact_tail_) {
+                return kernel_.map(of(V{}, width - step), V{}, row, width - step, Cached{});
+            }
+        }
+        for (; i < width; ++i) kernel_.map(of(A{}, i), A{}, row, i, Cached{});
+    }
+
+    // The values of a few columns stay in registers for the rows.
     void map_tiles(const Unit& unit, index from, index to, index width) const {
         constexpr int wide = vector_bytes == 64 ? 4 : 2;
         index c = 0;
