@@ -44,15 +44,15 @@ def data(shape: tuple[int, ...], axis: Any, dtype: Any) -> tuple[dict[str, Array
 
 
 def spoiled(shape: tuple[int, ...], axes: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], tuple[Any, ...]]]:
-    """Where something bad is put, and what selects all of its channel: a channel in the middle and the last one.
+    """Where something bad is put, and what selects all of its channel: the first one, one in the middle and the last.
 
     The places are the first and last of the channel, and some between, as where samples of it may be looked at.
     """
     over = [a for a in range(len(shape)) if a not in axes]
-    for middle in (True, False):
+    for along in (0, 0.5, 1):
         where: list[Any] = [slice(None)] * len(shape)
         for a in axes:
-            where[a] = shape[a] // 2 if middle else shape[a] - 1
+            where[a] = int(along * (shape[a] - 1))
         channel = tuple(where)
         for share in (0, 0.25, 0.51, 1):
             place = list(channel)
