@@ -1,0 +1,52 @@
+"""The command line, and the only place that prints. Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import bnkit
+from bnkit.cli import info, run, train
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Batch normalization and MLP training on NumPy and CuPy arrays.",
+)  # fmt: skip
+app.command()(info.info)
+app.add_typer(run.app, name="run")
+app.command()(train.train)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code. An error is one line on stderr, with `--debug` a traceback."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        app(args=[a for a in arguments if a != "--debug"], prog_name="bnkit")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        typer.echo(f"bnkit: {message}", err=True)
+        return 1
+    return 0
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"bnkit {bnkit.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None: ...

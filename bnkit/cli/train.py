@@ -1,0 +1,137 @@
+"""`bnkit train`: one network with every option of `MLP` and `fit`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bnkit import data as datasets
+from bnkit import optim
+from bnkit.checkpoint import check_target
+from bnkit.cli.shared import (
+    BackendOption,
+    DataDirOption,
+    DataOption,
+    EpochsOption,
+    as_usage,
+    one_of,
+    prepare,
+    print_settings,
+    progress_bar,
+)
+from bnkit.mlp import ACTIVATIONS, MLP
+from bnkit.train import EarlyStopping, Record, fit
+
+
+def train(
+    data: DataOption = "digits",
+    data_dir: DataDirOption = None,
+    hidden: Annotated[str, typer.Option(help="Sizes of the hidden layers.")] = "100,100",
+    activation: Annotated[str, one_of(ACTIVATIONS, "After each hidden layer")] = "relu",
+    batch_norm: Annotated[bool, typer.Option(help="Batch norm before each activation.")] = True,
+    decay: Annotated[str, typer.Option(help="Weight of the old running statistics; 'none': cumulative.")] = "0.9",
+    eps: Annotated[float, typer.Option(help="Added to the variance.")] = 1e-5,
+    correction: Annotated[int, typer.Option(help="Subtracted from the count in the running variance: 0 or 1.")] = 1,
+    affine: Annotated[bool, typer.Option(help="Batch norm learns gamma and beta.")] = True,
+    track: Annotated[bool, typer.Option(help="Batch norm keeps running statistics.")] = True,
+    ghost: Annotated[int | None, typer.Option(min=1, help="Rows of a ghost batch.")] = None,
+    bias: Annotated[bool, typer.Option(help="A bias also before batch norm.")] = True,
+    init: Annotated[str, typer.Option(help="he, xavier or a standard deviation; with replicas, a,b,c.")] = "he",
+    dropout: Annotated[float, typer.Option(help="Probability that a hidden value is dropped.")] = 0.0,
+    weight_decay: Annotated[float, typer.Option(help="λ in ½ λ ΣW².")] = 0.0,
+    replicas: Annotated[int | None, typer.Option(min=1, help="Networks trained in lockstep.")] = None,
+    optimizer: Annotated[str, one_of(optim.BY_NAME, "The optimizer")] = "sgd",
+    lr: Annotated[str | None, typer.Option(help="Learning rate; with replicas, a,b,c.")] = None,
+    epochs: EpochsOption = 20,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows of an update.")] = 100,
+    seed: Annotated[str, typer.Option(help="Of weights, dropout and order; with replicas, a,b,c.")] = "0",
+    patience: Annotated[int | None, typer.Option(min=1, help="Stop after so many epochs without progress.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Written each epoch; a killed run goes on from it.")] = None,
+    backend: BackendOption = None,
+    dtype: Annotated[str, one_of(("float32", "float64"), "Of the network")] = "float32",
+    out: Annotated[Path, typer.Option(help="The file for the trained network.")] = Path("model.npz"),
+) -> None:
+    """Train one MLP on a dataset, save it, and print its test accuracy."""
+    loaded = datasets.load(data, path=data_dir)
+    norm = {"decay": _number(decay, "decay", none=True), "eps": eps, "correction": correction}
+    norm |= {"affine": affine, "track": track, "ghost": ghost}
+    seeds = _list(seed, "seed", int)
+    with as_usage():
+        model = MLP(
+            (loaded.x_train.shape[1], *_sizes(hidden), loaded.classes),
+            batch_norm=norm if batch_norm else False,
+            activation=activation,
+            bias=bias,
+            init=_list(init, "init", _init),
+            dropout=dropout,
+            weight_decay=weight_decay,
+            replicas=replicas,
+            seed=seeds,
+            backend=backend,
+            dtype=dtype,
+        )
+        rates = {} if lr is None else {"lr": _list(lr, "lr", float)}
+        stepper = optim.BY_NAME[optimizer](**rates)
+    for path in (out, checkpoint):
+        if path is not None:
+            prepare(path.parent)
+            check_target(path)
+    print_settings("train", {"data": repr(loaded), **model.config, "optimizer": repr(stepper), "epochs": epochs})
+    with progress_bar() as progress:
+        task = progress.add_task("training", total=epochs)
+
+        def show(record: Record, _: MLP) -> None:
+            description = f"loss {_mean(record['loss']):.4f}, test accuracy {_mean(record['test_accuracy']):.4f}"
+            progress.update(task, completed=record["epoch"], description=description)
+
+        with as_usage():
+            records = fit(
+                model,
+                loaded,
+                optimizer=stepper,
+                epochs=epochs,
+                batch_size=batch_size,
+                seed=seeds if isinstance(seeds, int) else seeds[0],
+                callbacks=[show] if patience is None else [show, EarlyStopping(patience=patience)],
+                checkpoint=checkpoint,
+            )
+    model.save(out)
+    last = records[-1]
+    typer.echo(f"epochs: {last['epoch']}, training loss: {_values(last['loss'])}")
+    typer.echo(f"training accuracy: {_values(last['train_accuracy'])}")
+    typer.echo(f"test accuracy: {_values(last['test_accuracy'])}")
+    typer.echo(f"wrote {out}")
+
+
+def _sizes(text: str) -> list[int]:
+    sizes = _list(text, "hidden", int) if text else []
+    return sizes if isinstance(sizes, list) else [sizes]
+
+
+def _list(text: str, name: str, convert: Any) -> Any:
+    """One value, or a list of those between commas."""
+    values = [_convert(part.strip(), name, convert) for part in text.split(",")]
+    return values if len(values) > 1 else values[0]
+
+
+def _number(text: str, name: str, *, none: bool = False) -> float | None:
+    return None if none and text == "none" else float(_convert(text, name, float))
+
+
+def _init(text: str) -> str | float:
+    return text if text in ("he", "xavier") else float(text)
+
+
+def _convert(text: str, name: str, convert: Any) -> Any:
+    try:
+        return convert(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not a legal value", param_hint=f"--{name}") from error
+
+
+def _mean(value: Any) -> float:
+    return sum(value) / len(value) if isinstance(value, list) else float(value)
+
+
+def _values(value: Any) -> str:
+    return ", ".join(f"{v:.4f}" for v in (value if isinstance(value, list) else [value]))
