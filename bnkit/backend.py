@@ -6,8 +6,9 @@ import functools
 import importlib
 import os
 import sys
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -100,6 +101,15 @@ class Backend:
 
     def synchronize(self) -> None:
         """Wait until the device has done everything that it was given."""
+
+    def elapsed(self, call: Callable[[], object], repeat: int = 1) -> float:
+        """Seconds from the start to the end of `repeat` calls on the device, by the clock that tells it best."""
+        self.synchronize()
+        start = time.perf_counter()
+        for _ in range(repeat):
+            call()
+        self.synchronize()
+        return time.perf_counter() - start
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """What `use_backend` holds open: where a library has a current device, this backend's."""

@@ -1,14 +1,22 @@
-"""What to time and how: the benchmark's cases, the bytes an op must move, timing, and the copy bandwidth."""
+"""What to time and how: the benchmark's cases and ops, the bytes an op must move, timing, and the copy bandwidth."""
 
+import contextlib
+import itertools
 import math
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from .backend import Backend
 
 RESNET50 = ((64, 112), (256, 56), (64, 56), (512, 28), (128, 28), (1024, 14), (256, 14), (2048, 7), (512, 7))
+LAYOUTS = ("flat", "NCHW", "NHWC", "replicas")
 
 
 class Case(NamedTuple):
@@ -18,9 +26,43 @@ class Case(NamedTuple):
     axis: int | tuple[int, ...]
 
     @property
+    def layout(self) -> str:
+        if len(self.shape) == 4:
+            return "NCHW" if self.axis == 1 else "NHWC"
+        return "flat" if len(self.shape) == 2 else "replicas"
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
     def name(self) -> str:
-        layout = ("NCHW " if self.axis == 1 else "NHWC ") if len(self.shape) == 4 else ""
-        return layout + "x".join(map(str, self.shape))
+        prefix = f"{self.layout} " if len(self.shape) == 4 else ""
+        return prefix + "x".join(map(str, self.shape))
+
+
+class Op(NamedTuple):
+    """A benchmark's op: what is called with which options, and how often it must pass over the whole tensor.
+
+    one_read, two_reads: reads and writes of a tensor, with one read of each input and with the statistics read apart.
+    """
+
+    kind: str  # "train", "inference" or "backward"
+    one_read: int
+    two_reads: int
+    relu: bool = False
+    residual: bool = False
+
+
+OPS = {
+    "train": Op("train", 2, 3),
+    "train-relu": Op("train", 2, 3, relu=True),
+    "train-residual-relu": Op("train", 3, 4, relu=True, residual=True),
+    "inference": Op("inference", 2, 2),
+    "backward": Op("backward", 3, 5),
+    "backward-relu": Op("backward", 3, 5, relu=True),
+    "backward-residual-relu": Op("backward", 4, 6, relu=True, residual=True),
+}
 
 
 class Timing(NamedTuple):
@@ -42,36 +84,95 @@ def cases(*, resnet_batch: int = 50) -> list[Case]:
     return [*result, Case((16, 100, 100), (0, 2))]
 
 
-# Reads and writes of the whole tensor: with one read of each input, and with the statistics read apart.
-TRANSFERS = {"train": (2, 3), "inference": (2, 2), "backward": (3, 5)}
-
-
 def bytes_moved(op: str, case: Case, itemsize: int, *, one_read: bool = True) -> int:
-    """The bytes that `op` moves to and from memory at least, parameters left aside."""
-    return TRANSFERS[op][0 if one_read else 1] * math.prod(case.shape) * itemsize
+    """The bytes that `op` moves to and from memory at least, parameters left aside.
+
+    Behind a residual the ReLU cannot tell its sign from x, and keeps one bit an element.
+    """
+    chosen, elements = OPS[op], case.elements
+    bits = -(-elements // 8) if chosen.relu and chosen.residual else 0
+    return (chosen.one_read if one_read else chosen.two_reads) * elements * itemsize + bits
 
 
-def time_calls(call: Callable[[], object], backend: Backend, *, seconds: float = 0.5, least: int = 5) -> Timing:
-    """Time `call` with the device synchronized inside, after a warm-up; as many times as fit into `seconds`."""
+def host_seconds(call: Callable[[], object], repeat: int) -> float:
+    """Seconds that `repeat` calls take by the host's clock."""
+    start = time.perf_counter()
+    for _ in range(repeat):
+        call()
+    return time.perf_counter() - start
+
+
+def sample(
+    call: Callable[[], object],
+    elapsed: Callable[[Callable[[], object], int], float] = host_seconds,
+    *,
+    seconds: float,
+    least: int = 3,
+) -> list[float]:
+    """Seconds a call, measured after a warm-up as often as fits into `seconds`, and at least so often.
+
+    elapsed: the clock, such as `Backend.elapsed`. Calls shorter than 100 µs are timed several in a row, since reading
+    the clock takes its time too; a number is then their mean.
+    """
     call()
-    backend.synchronize()
+    once = elapsed(call, 1)
+    repeat = max(1, math.ceil(100e-6 / max(once, 1e-9))) if once < 100e-6 else 1
     times: list[float] = []
     until = time.perf_counter() + seconds
     while len(times) < least or time.perf_counter() < until:
-        start = time.perf_counter()
-        call()
-        backend.synchronize()
-        times.append(time.perf_counter() - start)
-    low, median, high = statistics.quantiles(times, n=4)
+        times.append(elapsed(call, repeat) / repeat)
+    return times
+
+
+def summarize(times: Sequence[float]) -> Timing:
+    """The median and the quartiles of some samples."""
+    if len(times) == 1:
+        return Timing(times[0], times[0], times[0])
+    low, median, high = statistics.quantiles(times, n=4, method="inclusive")
     return Timing(median, low, high)
 
 
-def copy_bandwidth(backend: Backend, *, nbytes: int = 256 * 2**20) -> float:
-    """Bytes a second, read and written, of this backend's own copy of an array beyond every cache."""
-    source = backend.uniform((0, 0, 0), (nbytes // 4,))
+def time_calls(call: Callable[[], object], backend: Backend, *, seconds: float = 0.5, least: int = 5) -> Timing:
+    """The time of `call` by the backend's own clock, waited for."""
+    return summarize(sample(call, backend.elapsed, seconds=seconds, least=least))
+
+
+def copy_bandwidth(backend: Backend, *, nbytes: int | None = None, seconds: float = 0.5) -> float:
+    """Bytes a second, read and written, that copying an array takes with all the threads that the kernels use.
+
+    nbytes: of the array; by default 256 MiB, or four times the largest cache where that is more.
+    """
+    if nbytes is None:
+        nbytes = max(256 * 2**20, 4 * max(caches(backend).values(), default=0))
+    source = backend.asarray(np.ones(nbytes // 4, np.float32))
     target = backend.xp.zeros_like(source)
+    threads = backend.details().get("threads") or 1  # a device has none, and its own copy is one call
+    bounds = [source.shape[0] * i // threads for i in range(threads + 1)]
+    parts = [slice(a, b) for a, b in itertools.pairwise(bounds)]
 
-    def copy() -> None:
-        target[...] = source
+    def copy(part: slice) -> None:  # NumPy lets other threads run meanwhile
+        target[part] = source[part]
 
-    return 2 * nbytes / time_calls(copy, backend).median
+    if threads == 1:
+        return 2 * nbytes / time_calls(lambda: copy(parts[0]), backend, seconds=seconds).median
+    with ThreadPoolExecutor(threads) as pool:
+        return 2 * nbytes / time_calls(lambda: list(pool.map(copy, parts)), backend, seconds=seconds).median
+
+
+def caches(backend: Backend) -> dict[str, int]:
+    """The caches' sizes in bytes by name, of one core or shared, smallest first; empty where nobody tells."""
+    told: dict[str, int] | None = backend.details().get("caches")
+    if told is not None:
+        return told
+    return host_caches() if backend.array_module == "numpy" and sys.platform == "linux" else {}
+
+
+def host_caches() -> dict[str, int]:
+    """Linux's account of the first CPU's data caches."""
+    found = {}
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        with contextlib.suppress(OSError, ValueError):
+            level, kind, size = ((folder / name).read_text().strip() for name in ("level", "type", "size"))
+            if kind != "Instruction" and size.endswith("K"):
+                found[f"L{level}"] = int(size[:-1]) * 1024
+    return found

@@ -190,10 +190,8 @@ def test_a_hidden_device_is_no_device(case: str, tmp_path: Path) -> None:
 
 
 def test_a_usable_cupy_is_the_automatic_choice(tmp_path: Path) -> None:
-    source = (
-        runtime()
-        + "\n\ncuda.runtime.getDeviceProperties = staticmethod(lambda d: {'name': b'GPU', 'totalGlobalMem': 2**33})\n"
-    )
+    properties = {"name": b"GPU", "totalGlobalMem": 2**33, "l2CacheSize": 2**22}
+    source = f"{runtime()}\n\ncuda.runtime.getDeviceProperties = staticmethod(lambda d: {properties})\n"
     source += "cuda.runtime.runtimeGetVersion = cuda.runtime.driverGetVersion = staticmethod(lambda: 13020)\n"
     told = report(tmp_path, source)
     assert "cupy" not in told

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import importlib
 import importlib.util
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -67,6 +68,7 @@ class CupyBackend(Backend):
             "threads": None,
             "simd": None,
             "compiled_kernels": False,
+            "caches": {"L2": properties["l2CacheSize"]},
         }
 
     def asarray(self, a: Any, dtype: Any = None) -> Array:
@@ -79,6 +81,16 @@ class CupyBackend(Backend):
 
     def synchronize(self) -> None:
         self.xp.cuda.Device(self.device).synchronize()
+
+    def elapsed(self, call: Callable[[], object], repeat: int = 1) -> float:
+        with self.xp.cuda.Device(self.device):
+            start, end = self.xp.cuda.Event(), self.xp.cuda.Event()
+            start.record()
+            for _ in range(repeat):
+                call()
+            end.record()
+            end.synchronize()
+        return float(self.xp.cuda.get_elapsed_time(start, end)) / 1e3  # CUDA counts milliseconds
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         device: contextlib.AbstractContextManager[Any] = self.xp.cuda.Device(self.device)

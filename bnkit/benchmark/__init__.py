@@ -1,0 +1,1 @@
+"""`bnkit bench` without its printing: what is called, the rows that come of it, their summary and their figure."""

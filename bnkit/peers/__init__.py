@@ -1,0 +1,125 @@
+"""Other implementations to measure against, each in a process of its own: two OpenMP runtimes in one would fight.
+
+The process (`python -m bnkit.peers NAME THREADS`) answers a line of JSON on stdin with one on stdout:
+
+    at its start                                        {"versions": {"torch": "2.13.0"}}
+    {"prepare": {"workload": "batch_norm", …}}          {"entries": ["F.batch_norm", …]}
+    {"measure": "F.batch_norm", "seconds": 0.1, "least": 3}     {"times": [seconds, …]}
+
+or with {"error": reason} where it cannot, after which it goes on. A workload is a module beside this one with
+`prepare(peer, specification)`, which returns calls by name, each of them done when it returns.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+# What must be importable, which is found out without importing it.
+PACKAGES = {"torch": "torch", "jax": "jax", "tutorial": "numpy"}
+
+
+class PeerError(RuntimeError):
+    """A peer could not do what it was asked for; `alive` tells whether it can still be asked."""
+
+    def __init__(self, message: str, *, alive: bool) -> None:
+        super().__init__(message)
+        self.alive = alive
+
+
+def check_installed(name: str) -> None:
+    """ValueError for a peer that nobody knows, ImportError with the remedy for one that is not installed."""
+    if name not in PACKAGES:
+        raise ValueError(f"a peer must be one of {', '.join(PACKAGES)}, got {name!r}")
+    if importlib.util.find_spec(PACKAGES[name]) is None:
+        raise ImportError(f"peer {name!r} needs {PACKAGES[name]}; run pip install {PACKAGES[name]}")
+
+
+def command(name: str, threads: int) -> list[str]:
+    return [sys.executable, "-m", "bnkit.peers", name, str(threads)]
+
+
+class Peer:
+    """A peer's process, from its start until `close`."""
+
+    def __init__(self, name: str, command: Sequence[str], threads: int, *, patience: float = 180.0) -> None:
+        """Start it and read what it is; PeerError where it does not come up. patience: seconds for an answer."""
+        self.name = name
+        self._patience = patience
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed by close()
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            encoding="utf-8",
+            env=os.environ | _thread_settings(threads),
+        )
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._lost = ""
+        threading.Thread(target=self._read, daemon=True).start()
+        self.versions: dict[str, str] = self._answer()["versions"]
+
+    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """The answer; PeerError with its reason where it is an error, is none, or does not come."""
+        if self._lost:
+            raise PeerError(self._lost, alive=False)
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it died: the answer will tell
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        """End the process; a second time does nothing."""
+        self._lost = self._lost or "was closed"
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            assert stream is not None
+            with contextlib.suppress(OSError):  # what could not be written any more
+                stream.close()
+
+    def _answer(self) -> dict[str, Any]:
+        try:
+            line = self._lines.get(timeout=self._patience)
+        except queue.Empty:
+            self._lost = f"gave no answer in {self._patience:g} s, and was ended"
+        else:
+            if not line:
+                self._lost = f"ended with exit code {self._process.wait()}{self._last_error()}"
+        if self._lost:
+            self.close()
+            raise PeerError(self._lost, alive=False)
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise PeerError(answer["error"], alive=True)
+        return answer
+
+    def _read(self) -> None:
+        """Put each line into the queue, and an empty one at the end: a pipe itself cannot be read with a limit."""
+        assert self._process.stdout is not None
+        with contextlib.suppress(ValueError):  # closed meanwhile
+            for line in self._process.stdout:
+                self._lines.put(line)
+        self._lines.put("")
+
+    def _last_error(self) -> str:
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        return f": {said[-1]}" if said else ""
+
+
+def _thread_settings(threads: int) -> dict[str, str]:
+    """The variables by which the libraries' thread pools are sized when they are imported."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PJRT_NPROC")
+    return dict.fromkeys(names, str(threads))
