@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import bnkit
-from bnkit.cli import info, run, train
+from bnkit.cli import bench, info, run, train
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -16,6 +16,7 @@ app = typer.Typer(
 app.command()(info.info)
 app.add_typer(run.app, name="run")
 app.command()(train.train)
+app.command()(bench.bench)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

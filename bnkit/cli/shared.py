@@ -54,14 +54,14 @@ def need(package: str) -> None:
         raise ImportError(f"the figure needs {package}; run pip install 'bnkit[demo]'") from error
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, option: str = "--out") -> None:
     """The folder exists and can be written to: told before the work, not after it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OSError(f"cannot write to {folder} ({error.strerror}); choose another --out") from error
+        raise OSError(f"cannot write to {folder} ({error.strerror}); choose another {option}") from error
 
 
 def print_settings(name: str, settings: dict[str, Any]) -> None:
@@ -75,8 +75,9 @@ def _short(value: Any) -> str:
     return str(value)
 
 
-def progress_bar() -> Progress:
+def progress_bar(console: Console | None = None) -> Progress:
+    """On stderr, or on the console of what is printed meanwhile; only where that is a terminal."""
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    console = Console(stderr=True)
+    console = console or Console(stderr=True)
     text = TextColumn("{task.description}")
     return Progress(text, *columns, console=console, transient=True, disable=not console.is_terminal)

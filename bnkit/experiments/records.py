@@ -17,9 +17,21 @@ from bnkit.checkpoint import replacing
 Record = dict[str, Any]
 
 
-def write(path: str | os.PathLike[str], settings: Any, records: list[Record], backend: Backend) -> None:
+def write(
+    path: str | os.PathLike[str],
+    settings: Any,
+    records: list[Record],
+    backend: Backend,
+    *,
+    more_versions: dict[str, str] | None = None,
+    more_machine: dict[str, Any] | None = None,
+) -> None:
     """Write the file whole or not at all; `settings` is a dataclass."""
-    head = {"settings": dataclasses.asdict(settings), "versions": versions(backend), "machine": machine(backend)}
+    head = {
+        "settings": dataclasses.asdict(settings),
+        "versions": versions(backend) | (more_versions or {}),
+        "machine": machine(backend) | (more_machine or {}),
+    }
     parts = [f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in head.items()]
     rows = ",\n".join(json.dumps(record, allow_nan=False) for record in records)  # a line each, for whoever reads it
     parts.append(f'"records": [\n{rows}\n]')

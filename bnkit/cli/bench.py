@@ -1,0 +1,150 @@
+"""`bnkit bench`: every case and op beside the machine's copy bandwidth, the reference ops and other libraries."""
+
+import contextlib
+import shlex
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bnkit import measure
+from bnkit.backend import Backend, get_backend
+from bnkit.benchmark import rows as benchmark
+from bnkit.benchmark.plot import plot as draw
+from bnkit.benchmark.rows import Item, Row, Settings
+from bnkit.benchmark.workload import DTYPES
+from bnkit.checkpoint import check_target
+from bnkit.cli import bench_text
+from bnkit.cli.shared import BackendOption, as_usage, need, prepare, progress_bar
+from bnkit.experiments import records as record_files
+from bnkit.peers import PACKAGES, Peer, PeerError, check_installed, command
+
+FIGURES = (".png", ".pdf", ".svg")
+
+
+def bench(
+    context: typer.Context,
+    cases: Annotated[str, typer.Option(help="Names of cases or parts of them, as in 100x100,NHWC; else all.")] = "",
+    ops: Annotated[str, typer.Option(help=f"Among {', '.join(measure.OPS)}; else all.")] = "",
+    dtypes: Annotated[str, typer.Option(help=f"Among {', '.join(DTYPES)}.")] = "float32",
+    layouts: Annotated[str, typer.Option(help=f"Among {', '.join(measure.LAYOUTS)}; else all.")] = "",
+    backend: BackendOption = None,
+    against: Annotated[str, typer.Option(help=f"Peers, each in a process of its own: {', '.join(PACKAGES)}.")] = "",
+    seconds: Annotated[float, typer.Option(min=0.001, help="Of bnkit, and of each peer, in a row.")] = 0.5,
+    reference: Annotated[bool, typer.Option(help="Time the reference ops too; on big tensors once.")] = True,
+    json: Annotated[Path | None, typer.Option(help="Write settings, versions, machine and rows.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the share of the copy bandwidth over the sizes.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Short rows of small cases, to see that it works.")] = False,
+) -> None:
+    """Time batch norm, and compare it with the machine's copy bandwidth and with other libraries."""
+    device = get_backend(backend)
+    on_host = device.array_module == "numpy"
+    with as_usage():
+        known = measure.cases(resnet_batch=50 if on_host else 256)
+        chosen = benchmark.chosen_cases(known, _list(cases), _list(layouts), quick=quick)
+        settings = Settings(
+            cases=tuple(case.name for case in chosen),
+            ops=_among(ops, "ops", measure.OPS) or tuple(measure.OPS),
+            dtypes=_among(dtypes, "dtypes", DTYPES) or ("float32",),
+            backend=backend,
+            against=_among(against, "against", PACKAGES),
+            seconds=min(seconds, 0.05) if quick else seconds,
+            reference=reference,
+            command=_command(context),
+        )
+        if settings.against and not on_host:
+            raise ValueError(f"against must be left out with backend {device.key}: the peers run on the CPU")
+    for peer in settings.against:
+        check_installed(peer)
+    _check_files(json, plot)
+    threads = device.details().get("threads") or 1
+    with device.scope(), contextlib.ExitStack() as processes:
+        peers = [processes.enter_context(contextlib.closing(_start(name, threads))) for name in settings.against]
+        _measure(benchmark.plan(chosen, settings), settings, device, peers, json, plot)
+
+
+def _measure(
+    items: list[Item],
+    settings: Settings,
+    device: Backend,
+    peers: list[Peer],
+    json: Path | None,
+    plot: Path | None,
+) -> None:
+    """Print a row as soon as it is measured; the files come last, also of a run that was interrupted."""
+    console = Console(soft_wrap=True, highlight=False)
+    rows: list[Row] = []
+    details, caches = device.details(), measure.caches(device)
+    bandwidth = measure.copy_bandwidth(device)
+    described = ", ".join(f"{name} {details.get(name)}" for name in ("device", "threads", "simd"))
+    console.print(f"{device.key}: {described}")
+    console.print(f"copy bandwidth {bandwidth / 1e9:.1f} GB/s, read and written")
+    names = [peer.name for peer in peers]
+    console.print(bench_text.head(names))
+    try:
+        with progress_bar(console) as progress:
+            task = progress.add_task("", total=len(items))
+            for row in benchmark.run(
+                settings, items, device, peers, bandwidth,
+                on_start=lambda item: progress.update(task, description=item.name),
+            ):  # fmt: skip
+                rows.append(row)
+                console.print(bench_text.line(row, names), markup=False)
+                progress.advance(task)
+                for lost in bench_text.newly_lost(rows):
+                    console.print(lost, markup=False)
+    finally:
+        for name in names:
+            console.print(bench_text.summary_line(rows, name), markup=False)
+        if rows and json is not None:
+            versions = {name: version for peer in peers for name, version in peer.versions.items()}
+            machine = {"copy_gb_per_s": bandwidth / 1e9, "caches": caches}
+            record_files.write(json, settings, rows, device, more_versions=versions, more_machine=machine)
+            console.print(f"wrote {json}")
+        if rows and plot is not None:
+            draw(rows, bandwidth / 1e9, caches).savefig(plot, dpi=130)
+            console.print(f"wrote {plot}")
+
+
+def _start(name: str, threads: int) -> Peer:
+    try:
+        return Peer(name, command(name, threads), threads)
+    except PeerError as error:
+        raise PeerError(f"peer {name} {error}; see whether python can import it", alive=False) from error
+
+
+def _check_files(json: Path | None, plot: Path | None) -> None:
+    if plot is not None:
+        if plot.suffix not in FIGURES:
+            raise typer.BadParameter(f"must end with one of {', '.join(FIGURES)}, got {plot}", param_hint="--plot")
+        need("matplotlib")
+    for option, path in (("--json", json), ("--plot", plot)):
+        if path is not None:
+            prepare(path.parent, option)
+            check_target(path)
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _among(text: str, option: str, names: Collection[str]) -> tuple[str, ...]:
+    values = _list(text)
+    for value in values:
+        if value not in names:
+            raise ValueError(f"{option} must be among {', '.join(names)}, got {value!r}")
+    return values
+
+
+def _command(context: typer.Context) -> str:
+    """The command as it was given, for whoever finds the file."""
+    parts = ["bnkit", "bench"]
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if source is not None and source.name == "COMMANDLINE":
+            value = context.params[str(parameter.name)]
+            parts += [(parameter.opts if value is not False else parameter.secondary_opts)[0]]
+            parts += [] if isinstance(value, bool) else [str(value)]
+    return shlex.join(parts)

@@ -1,0 +1,53 @@
+"""The benchmark's rows and summary as lines of text."""
+
+from collections.abc import Sequence
+
+from bnkit.benchmark import summary
+from bnkit.benchmark.rows import Row
+
+_LEFT = {"case": 18, "op": 27, "dtype": 8}
+_RIGHT = {"µs": 10, "quartiles": 19, "GB/s": 6, "share": 6, "/floor": 7, "ref": 7}
+_DEPTH = {"function": "", "op": " (op)", "layer": " (layer)"}
+
+
+def head(peers: Sequence[str]) -> str:
+    return _join([*_LEFT], [*_RIGHT, *peers])
+
+
+def line(row: Row, peers: Sequence[str]) -> str:
+    """The row; in the columns of the reference ops and the peers, their time / bnkit's."""
+    ratios = [None if row["reference"] is None else row["reference"]["ratio"]]
+    ratios += [summary.ratio(row, peer) for peer in peers]
+    figures = [f"{row['median_us']:.1f}", f"{row['low_us']:.1f}–{row['high_us']:.1f}", f"{row['gb_per_s']:.1f}"]
+    figures += [f"{row['share']:.0%}", f"{row['over_floor']:.2f}"]
+    figures += ["" if ratio is None else f"{ratio:.2f}×" for ratio in ratios]
+    return _join([row["case"], row["op"] + _DEPTH[row["through"]], row["dtype"]], figures)
+
+
+def newly_lost(rows: Sequence[Row]) -> list[str]:
+    """Why a peer has no figure in the last row, where no row before it said the same."""
+    told = {(name, found.get("skipped")) for row in rows[:-1] for name, found in row["peers"].items()}
+    return [
+        f"{name}: no figure, {found['skipped']}"
+        for name, found in rows[-1]["peers"].items()
+        if "skipped" in found and (name, found["skipped"]) not in told
+    ]
+
+
+def summary_line(rows: Sequence[Row], peer: str) -> str:
+    """The geometric mean and the worst row against a peer."""
+    result = summary.against(rows, peer)
+    if result is None:
+        return f"{peer}: no figure in any row"
+    worst = result.worst
+    return (
+        f"{peer} / bnkit: geometric mean {result.geometric_mean:.2f} over {result.rows} rows; "
+        f"worst {summary.ratio(worst, peer):.2f}, {worst['op']} {worst['dtype']} {worst['case']} "
+        f"({worst['peers'][peer]['entry']})"
+    )
+
+
+def _join(left: Sequence[str], right: Sequence[str]) -> str:
+    widths = [*_RIGHT.values(), *[10] * len(right)]
+    texts = [f"{text:{width}}" for text, width in zip(left, _LEFT.values(), strict=True)]
+    return " ".join([*texts, *(f"{text:>{width}}" for text, width in zip(right, widths, strict=False))])
