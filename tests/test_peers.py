@@ -1,5 +1,6 @@
 """Peers: their processes and protocol, with one that misbehaves, and what each of the real ones can be asked for."""
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from bnkit import measure, peers
 from bnkit.peers.batch_norm_tutorial import calls as tutorial_calls
 
 FAKE = Path(__file__).parent / "fake_peer.py"
+AGREEMENT = Path(__file__).parent / "peer_agreement.py"
 CASES = [measure.Case((10, 6), 1), measure.Case((3, 4, 2, 2), 1), measure.Case((3, 2, 2, 4), -1)]
 CASES += [measure.Case((2, 10, 6), (0, 2))]
 
@@ -21,15 +23,18 @@ def fake(manner, **options):
     return peers.Peer("fake", [sys.executable, str(FAKE), manner], 1, **options)
 
 
-@pytest.fixture(scope="module", params=["torch", "jax", "tutorial"])
-def real(request):
+def start(name):
     try:
-        peers.check_installed(request.param)
+        peers.check_installed(name)
     except ImportError as error:
         pytest.skip(str(error))
-    peer = peers.Peer(request.param, peers.command(request.param, 1), 1)
-    yield peer
-    peer.close()
+    return contextlib.closing(peers.Peer(name, peers.command(name, 1), 1))
+
+
+@pytest.fixture(scope="module", params=["torch", "jax", "tutorial"])
+def real(request):
+    with start(request.param) as peer:
+        yield peer
 
 
 def specification(case, op, dtype="float32"):
@@ -58,13 +63,20 @@ def test_what_a_peer_cannot_do_is_an_error_after_which_it_goes_on(real):
     assert real.ask({"prepare": specification(CASES[0], "train")})["entries"]
 
 
-def test_torch_is_asked_in_each_of_its_ways(real):
-    if real.name != "torch":
-        pytest.skip("of torch alone")
-    forward = real.ask({"prepare": specification(CASES[0], "train")})["entries"]
+def test_torch_is_asked_in_each_of_its_ways():
+    with start("torch") as torch:
+        forward = torch.ask({"prepare": specification(CASES[0], "train")})["entries"]
+        backward = torch.ask({"prepare": specification(CASES[0], "backward")})["entries"]
     assert forward == ["F.batch_norm, autograd", "native_batch_norm", "native_batch_norm, out="]
-    backward = real.ask({"prepare": specification(CASES[0], "backward")})["entries"]
+    assert backward[0] == "F.batch_norm, autograd"
     assert backward[1:] == ["native_batch_norm_backward", "native_batch_norm_backward, out="]
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_the_ways_of_a_library_compute_the_same_batch_norm(name, tmp_path):
+    with start(name):
+        pass
+    subprocess.run([sys.executable, AGREEMENT, name], cwd=tmp_path, check=True)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -122,7 +134,7 @@ def test_a_peer_that_hangs_is_ended_after_its_time():
     with pytest.raises(peers.PeerError, match=r"gave no answer in 0.5 s") as caught:
         peer.ask({"measure": "fast"})
     assert not caught.value.alive
-    assert 0.5 <= time.monotonic() - start < 30
+    assert 0.5 <= time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize(("manner", "said"), [("absent", "no module named fake"), ("mute", "gave no answer")])

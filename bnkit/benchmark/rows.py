@@ -145,7 +145,7 @@ def _by_turns(
             found[peer.name] = {"skipped": str(error)}
     own: list[float] = []
     for _ in range(ROUNDS):
-        own += measure.sample(call, backend.elapsed, seconds=block, least=2)
+        own += measure.sample(call, backend.elapsed, seconds=block, least=1)
         for peer in peers:
             if peer.name in times:
                 try:
@@ -179,7 +179,7 @@ def _fastest_entry(peer: Peer, item: Item, seconds: float) -> dict[str, Any]:
 
 
 def _measured(peer: Peer, entry: str, seconds: float) -> list[float]:
-    times: list[float] = peer.ask({"measure": entry, "seconds": seconds, "least": 2})["times"]
+    times: list[float] = peer.ask({"measure": entry, "seconds": seconds, "least": 1})["times"]
     return times
 
 

@@ -1,6 +1,6 @@
 """What a run comes to against each peer."""
 
-import math
+import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -30,5 +30,5 @@ def against(rows: Sequence[Row], peer: str) -> Summary | None:
     ratios = [(value, row) for row in rows if (value := ratio(row, peer)) is not None]
     if not ratios:
         return None
-    mean = math.exp(math.fsum(math.log(value) for value, _ in ratios) / len(ratios))
+    mean = statistics.geometric_mean(value for value, _ in ratios)
     return Summary(len(ratios), mean, min(ratios, key=lambda pair: pair[0])[1])
