@@ -4,6 +4,7 @@ Data are (rows, features), or (replicas, rows, features) for replicas of a netwo
 of replicas may share its (rows, features) input between them.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -222,7 +223,7 @@ class BatchNorm:
 
 
 class ReLU:
-    """max(x, 0)."""
+    """max(x, 0); its gradient is dy where x is positive and dy * 0 elsewhere."""
 
     def __init__(self) -> None:
         self.params: Arrays = {}
@@ -234,8 +235,8 @@ class ReLU:
         return y, y
 
     def backward(self, dy: Array, cache: Array) -> tuple[Array, Arrays]:
-        xp = backend_of(dy).xp
-        return xp.where(cache > 0, dy, xp.zeros_like(dy[..., :1])), {}
+        # A product, since NumPy's `where` branches on every element and takes ten times as long.
+        return dy * backend_of(dy).xp.astype(cache > 0, dy.dtype), {}
 
 
 class Sigmoid:
@@ -298,6 +299,7 @@ class Sequential:
     """Layers one after the other; parameters, state and gradients are named "0.weight", "1.gamma", …
 
     `params` and `state` are new dictionaries of the layers' own arrays: write into the arrays to change them.
+    A ReLU that follows a BatchNorm is done by the same op, in one pass.
     """
 
     def __init__(self, *layers: Layer) -> None:
@@ -323,9 +325,11 @@ class Sequential:
         Sequential among them takes as many numbers as it holds layers.
         """
         checks.check_bool("train", train)
-        caches = []
-        for layer in self.layers:
-            x, cache = layer.forward(x, train=train, key=key)
+        caches: list[Any] = []
+        for i, layer in enumerate(self.layers):
+            cache = None
+            if not self._is_fused(i):
+                x, cache = (_with_relu(layer) if self._is_fused(i + 1) else layer).forward(x, train=train, key=key)
             caches.append(cache)
             key = None if key is None else (key[0], key[1] + _leaves(layer), key[2])
         return x, caches
@@ -345,8 +349,23 @@ class Sequential:
     def _backward(self, dy: Array, cache: list[Any], start: int) -> tuple[Array, list[Arrays]]:
         grads: list[Arrays] = [{} for _ in self.layers]
         for i in reversed(range(start, len(self.layers))):
-            dy, grads[i] = self.layers[i].backward(dy, cache[i])
+            if not self._is_fused(i):
+                dy, grads[i] = self.layers[i].backward(dy, cache[i])
         return dy, grads
+
+    def _is_fused(self, i: int) -> bool:
+        """Whether layer i is a ReLU that the batch norm before it does."""
+        if not 0 < i < len(self.layers) or type(self.layers[i]) is not ReLU:
+            return False
+        before = self.layers[i - 1]
+        return type(before) is BatchNorm and before.activation is None
+
+
+def _with_relu(layer: Layer) -> Layer:
+    """The batch norm, on its own parameters and state, followed by ReLU."""
+    fused = copy.copy(layer)
+    fused.activation = "relu"  # type: ignore[attr-defined]
+    return fused
 
 
 def _leaves(layer: Layer) -> int:
