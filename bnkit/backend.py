@@ -9,13 +9,14 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
 from . import reference
 from .layout import Layout, make_layout, memory_order
 
+T = TypeVar("T")
 Array = Any
 Key = tuple[int | Sequence[int], int, int]
 
@@ -52,6 +53,7 @@ class Backend:
     array_module: ClassVar[str]
     xp: Any
     device: Any
+    threads: int = 1  # how many tasks `run` does at the same time
 
     def __init__(self, device: str | None = None) -> None:
         raise NotImplementedError
@@ -110,6 +112,10 @@ class Backend:
             call()
         self.synchronize()
         return time.perf_counter() - start
+
+    def run(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
+        """The results of the tasks in their order; a task must write nothing that another one reads or writes."""
+        return [task() for task in tasks]
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """What `use_backend` holds open: where a library has a current device, this backend's."""

@@ -6,8 +6,9 @@ All ops are overridden by the fused kernels of `kernels/`, where they were compi
 
 import importlib
 import os
+from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import threadpoolctl
@@ -15,6 +16,9 @@ import threadpoolctl
 from bnkit.backend import Array, Backend, BackendError
 from bnkit.reference import BatchNormBackward, BatchNormTrain, Moments, pack_bits, unpack_bits
 
+from . import parallel
+
+T = TypeVar("T")
 _FUSED = "fdeE"  # float32, float64, float16, and ml_dtypes' bfloat16
 _SEARCH_LIMIT: Any = 10_000  # steps np.shares_memory may take; beyond them, arrays count as overlapping
 
@@ -28,8 +32,9 @@ class NumpyBackend(Backend):
         self.device = "cpu"
         kernels = compiled_kernels()
         self._kernels: Any = kernels if kernels is not None and kernels.kernel_level() is not None else None
+        self.threads = thread_count()
         if self._kernels is not None:
-            self._kernels.set_threads(thread_count())
+            self._kernels.set_threads(self.threads)
 
     @classmethod
     def owns(cls, array_type: type) -> bool:
@@ -47,6 +52,10 @@ class NumpyBackend(Backend):
 
     def asarray(self, a: Any, dtype: Any = None) -> Array:
         return np.asarray(a, dtype=dtype)
+
+    def run(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
+        """The tasks at the same time, a thread each; BLAS and the kernels of the process keep to one meanwhile."""
+        return parallel.run(tasks, self._kernels)
 
     def writeable(self, a: Array) -> bool:
         return bool(a.flags.writeable)

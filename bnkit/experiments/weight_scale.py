@@ -53,13 +53,23 @@ def run(settings: Settings, *, on_progress: Callable[[int, int], None] | None = 
     """
     for name in ("seeds", "epochs", "rows", "batch_size"):
         checks.check_int(name, getattr(settings, name))
-    backend = get_backend(settings.backend)
+    get_backend(settings.backend)  # one that cannot run says so before the data are loaded
     loaded = data.load(settings.data, path=settings.data_dir)
     x, t = loaded.x_train[: settings.rows], loaded.t_train[: settings.rows]
+    if settings.batch_size > x.shape[0]:
+        raise ValueError(
+            f"batch_size must be at most the {x.shape[0]} rows of {settings.data}, got {settings.batch_size}"
+        )
+    return train(settings, x, t, loaded.classes, on_progress=on_progress)
+
+
+def train(
+    settings: Settings, x: Any, t: Any, classes: int, *, on_progress: Callable[[int, int], None] | None = None
+) -> list[Record]:
+    """`run` on rows and labels that are given."""
+    backend = get_backend(settings.backend)
     rows = x.shape[0]
-    if settings.batch_size > rows:
-        raise ValueError(f"batch_size must be at most the {rows} rows of {settings.data}, got {settings.batch_size}")
-    sizes = (x.shape[1], *settings.hidden, loaded.classes)
+    sizes = (x.shape[1], *settings.hidden, classes)
     every = rows // settings.batch_size
     updates = (settings.epochs - 1) * every + 1
     x, t, take = backend.asarray(x), backend.asarray(t), backend.xp.take
@@ -70,8 +80,9 @@ def run(settings: Settings, *, on_progress: Callable[[int, int], None] | None = 
         draws = generator("batches", seed, 0)
         for step in range(updates):
             chosen = backend.asarray(draws.choice(rows, settings.batch_size))
+            batch = take(x, chosen, axis=0), take(t, chosen, axis=0)
             for kind, model in models.items():
-                _, grads = model.loss_and_grads(take(x, chosen, axis=0), take(t, chosen, axis=0), step=step)
+                _, grads = model.loss_and_grads(*batch, step=step)
                 optimizer.update(model.params, grads)
                 if step % every == 0:
                     records += _measure(model, x, t, kind, seed, step // every + 1, settings)
