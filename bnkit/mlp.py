@@ -1,6 +1,6 @@
 """Multilayer perceptrons: Linear, batch norm, activation and dropout for each hidden layer, and a last Linear."""
 
-import functools
+import copy
 import itertools
 import operator
 import os
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import checkpoint, checks, lockstep
-from .backend import Array, Backend, Key, backend_of, dtype_name, get_backend
+from .backend import Array, Backend, backend_of, dtype_name, get_backend
 from .init import Init
 from .layers import Arrays, BatchNorm, Dropout, Layer, Linear, ReLU, Sequential, Sigmoid, Tanh, per_replica
 from .reference import quiet
@@ -80,7 +80,7 @@ class MLP:
         self.sizes, self.dtype, self.replicas, self.weight_decay = sizes, dtype, replicas, float(weight_decay)
         inits, seeds = per_replica("init", init, replicas), per_replica("seed", seed, replicas)
         self.seed: int | list[int] = seeds[0] if replicas is None else seeds
-        self.config = {
+        self.config: dict[str, Any] = {
             "sizes": list(sizes),
             "batch_norm": options or normalized,
             "activation": activation,
@@ -124,21 +124,13 @@ class MLP:
     @quiet
     def predict(self, x: Array) -> Array:
         """The logits, (rows, classes) or (replicas, rows, classes), in inference."""
-        x = self._data(x)
-        parts = self._cuts(x)
-        tasks = [
-            functools.partial(network.forward, _of(x, part, 2), train=False)
-            for network, part in zip(lockstep.split(self.network, parts), parts, strict=True)
-        ]
-        if not tasks:
-            return self.network.forward(x, train=False)[0]
-        return self.backend.xp.concat([logits for logits, _ in self.backend.run(tasks)])
+        return self.network.forward(self._data(x), train=False)[0]
 
     @quiet
     def loss(self, x: Array, t: Array) -> Array:
         """Mean cross-entropy and the weight decay's term, in inference."""
         x, t = self.prepare(x, t)
-        return self.backend.softmax_cross_entropy(self.predict(x), t)[0] + self._penalty(self.network)
+        return self.backend.softmax_cross_entropy(self.predict(x), t)[0] + self._penalty()
 
     @quiet
     def accuracy(self, x: Array, t: Array) -> Array:
@@ -161,33 +153,24 @@ class MLP:
         """
         checks.check_int("step", step, least=0)
         x, t = self.prepare(x, t)
-        parts = self._cuts(x)
-        if not parts:
-            return self._train(self.network, x, t, (self.seed, 0, step))
-        grads = {name: self.backend.xp.empty_like(p) for name, p in self.params.items()}
-        seeds: Any = self.seed
-        labels = 1 if checks.kind_of(t) == "integer" else 2
-
-        def train(network: Sequential, part: slice) -> Array:
-            batch = _of(x, part, 2), _of(t, part, labels)
-            loss, own = self._train(network, *batch, (seeds[part], 0, step))
-            for name, gradient in own.items():
-                grads[name][part, ...] = gradient
-            return loss
-
-        networks = lockstep.split(self.network, parts)
-        losses = self.backend.run([functools.partial(train, *pair) for pair in zip(networks, parts, strict=True)])
-        return self.backend.xp.concat(losses), grads
-
-    def _train(self, network: Sequential, x: Array, t: Array, key: Key) -> tuple[Array, Arrays]:
-        """`loss_and_grads` of the network or of some replicas of it."""
-        logits, caches = network.forward(x, train=True, key=key)
+        logits, caches = self.network.forward(x, train=True, key=(self.seed, 0, step))
         loss, dlogits = self.backend.softmax_cross_entropy(logits, t)
-        grads = network.gradients(dlogits, caches)
+        grads = self.network.gradients(dlogits, caches)
         if self.weight_decay:
-            for name, w in _weights(network).items():
+            for name, w in self._weights().items():
                 grads[name] += self.weight_decay * w
-        return loss + self._penalty(network), grads
+        return loss + self._penalty(), grads
+
+    def part(self, replicas: slice) -> "MLP":
+        """The model of some of the replicas, on the same memory: to train it is to train them in this one."""
+        if self.replicas is None:
+            raise ValueError("a model without replicas must stay whole; pass replicas to MLP")
+        own = copy.copy(self)
+        own.network = lockstep.part(self.network, replicas)
+        own.config = {k: v[replicas] if k in ("init", "seed") else v for k, v in self.config.items()}
+        own.seed = own.config["seed"]
+        own.replicas = own.config["replicas"] = replicas.stop - replicas.start
+        return own
 
     def prepare(self, x: Array, t: Array) -> tuple[Array, Array]:
         """x and t checked and on the model's backend, x in its dtype, as every method takes them without a copy."""
@@ -222,15 +205,14 @@ class MLP:
         for name, array in own.items():
             array[...] = arrays[name] if isinstance(array, np.ndarray) else self.backend.asarray(arrays[name])
 
-    def _cuts(self, x: Array) -> list[slice]:
-        products = x.shape[-2] * sum(inputs * outputs for inputs, outputs in itertools.pairwise(self.sizes))
-        return lockstep.cuts(self.backend, self.replicas, products)
+    def _weights(self) -> Arrays:
+        return {name: p for name, p in self.params.items() if name.endswith(".weight")}
 
-    def _penalty(self, network: Sequential) -> Any:
+    def _penalty(self) -> Any:
         if not self.weight_decay:
             return 0.0
         xp = self.backend.xp
-        squares = [xp.sum(xp.astype(w, xp.float64) ** 2, axis=(-2, -1)) for w in _weights(network).values()]
+        squares = [xp.sum(xp.astype(w, xp.float64) ** 2, axis=(-2, -1)) for w in self._weights().values()]
         return 0.5 * self.weight_decay * sum(squares)
 
     def _data(self, x: Array) -> Array:
@@ -265,15 +247,6 @@ class MLP:
         if kind == "integer" and t.size and not (t.min() >= 0 and t.max() < classes):
             raise ValueError(f"t must be labels from 0 to {classes - 1}, got {t.min()} to {t.max()}")
         return self.backend.asarray(t)
-
-
-def _of(a: Array, part: slice, shared: int) -> Array:
-    """The replicas' part of data that has so many dimensions where all replicas share it."""
-    return a if a.ndim == shared else a[part, ...]
-
-
-def _weights(network: Sequential) -> Arrays:
-    return {name: p for name, p in network.params.items() if name.endswith(".weight")}
 
 
 def _prefixed(prefix: str, arrays: Mapping[str, Array]) -> Arrays:

@@ -5,8 +5,7 @@ each entry of the leading axis. What an optimizer remembers stands in `state` (a
 Defaults are PyTorch's.
 """
 
-import functools
-import math
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,6 @@ from .backend import Array, backend_of, dtype_name
 from .reference import quiet
 
 Rate = float | Sequence[float]
-_WORTH_A_THREAD = 2**19  # elements below which starting threads costs more than they save
 
 
 class Optimizer:
@@ -59,33 +57,27 @@ class Optimizer:
             raise ValueError(f"grads must have the names of params, {sorted(params)}, got {sorted(grads)}")
         for name, p in params.items():
             self._check(name, p, grads[name])
-        backend = backend_of(*params.values()) if params else None
         self.steps += 1
+        self._remember(params)
+        for name, p in params.items():
+            backend = backend_of(p)
+            memory = [self.state[f"{name}/{slot}"] for slot in self.slots]
+            self._step(backend.xp, p, grads[name], self._rate(backend, p), *memory)
+
+    def part(self, params: Mapping[str, Array], replicas: slice) -> "Optimizer":
+        """The optimizer of some of the replicas of `params`, on the same memory; `steps` is its own."""
+        self._remember(params)
+        own = copy.copy(self)
+        own.state = {name: memory[replicas, ...] for name, memory in self.state.items()}
+        if self.lr.ndim:
+            own._lr = self._lr[replicas]
+        return own
+
+    def _remember(self, params: Mapping[str, Array]) -> None:
         for name, p in params.items():
             for slot in self.slots:
                 if f"{name}/{slot}" not in self.state:
                     self.state[f"{name}/{slot}"] = backend_of(p).xp.zeros_like(p)
-        elements = sum(math.prod(p.shape) for p in params.values())
-        if backend is None or backend.threads == 1 or elements < _WORTH_A_THREAD:
-            self._update_part(params, grads, 0, 1)
-        else:
-            parts = backend.threads
-            backend.run([functools.partial(self._update_part, params, grads, i, parts) for i in range(parts)])
-
-    def _update_part(self, params: Mapping[str, Array], grads: Mapping[str, Array], i: int, parts: int) -> None:
-        """The step of part i of every array; they are cut along their first axis."""
-        for name, p in params.items():
-            backend = backend_of(p)
-            rate = self._rate(backend, p)
-            arrays = [p, grads[name], *(self.state[f"{name}/{slot}"] for slot in self.slots)]
-            if p.ndim == 0 and i > 0:
-                continue
-            if p.ndim > 0 and parts > 1:
-                rows = slice(p.shape[0] * i // parts, p.shape[0] * (i + 1) // parts)
-                arrays = [a[rows, ...] for a in arrays]
-                rate = rate[rows, ...] if self.lr.ndim else rate
-            own, gradient, *memory = arrays
-            self._step(backend.xp, own, gradient, rate, *memory)
 
     def _check(self, name: str, p: Array, g: Array) -> None:
         if not hasattr(g, "shape"):

@@ -1,5 +1,7 @@
 """fit(): training by epochs, with a record of each, callbacks, and a checkpoint from which a killed run goes on."""
 
+import functools
+import itertools
 import json
 import math
 import os
@@ -11,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from . import checkpoint as files
-from . import checks
+from . import checks, lockstep
+from .backend import Array
 from .data import Dataset
 from .init import generator
 from .mlp import MLP
@@ -60,6 +63,8 @@ def fit(
 ) -> list[Record]:
     """Train `model` in place, and return one record an epoch.
 
+    Replicas train in parts where the backend does several things at the same time, to the same numbers.
+
     An epoch is one pass over the training data in an order drawn from (seed, epoch), in batches of `batch_size` rows;
     the last batch is smaller where the rows do not divide. data: a Dataset, or (x, t) without a test set.
 
@@ -105,17 +110,10 @@ def fit(
     batches = math.ceil(rows / batch_size)
     for epoch in range(len(records), epochs):
         order = generator("order", seed, epoch).permutation(rows)
-        loss: Any = 0.0
-        for i in range(batches):
-            chosen = model.backend.asarray(order[i * batch_size : (i + 1) * batch_size])
-            batch = (model.backend.xp.take(a, chosen, axis=0) for a in (x, t))
-            batch_loss, grads = model.loss_and_grads(*batch, step=epoch * batches + i)
-            optimizer.update(model.params, grads)
-            loss = loss + batch_loss * (chosen.shape[0] / rows)
-        record = {"epoch": epoch + 1, "step": (epoch + 1) * batches, "loss": _number(model, loss)}
-        record["train_accuracy"] = _number(model, model.accuracy(x, t))
-        for pair in test:
-            record["test_accuracy"] = _number(model, model.accuracy(*pair))
+        pieces = [order[i * batch_size : (i + 1) * batch_size] for i in range(batches)]
+        measured = _epoch(model, optimizer, [(x, t), *test], pieces, epoch * batches)
+        record = {"epoch": epoch + 1, "step": (epoch + 1) * batches}
+        record |= {name: _number(model, value) for name, value in measured.items()}
         records.append(record)
         stops = [callback(record, model) for callback in callbacks]
         if checkpoint is not None:  # after the callbacks, which may change the learning rate
@@ -123,6 +121,35 @@ def fit(
         if any(stop is True for stop in stops):
             break
     return records
+
+
+def _epoch(model: MLP, optimizer: Optimizer, data: list[Any], pieces: list[np.ndarray], step: int) -> dict[str, Array]:
+    """The numbers of an epoch's record; replicas are trained in parts where the backend does so at the same time."""
+    products = data[0][0].shape[0] * sum(inputs * outputs for inputs, outputs in itertools.pairwise(model.sizes))
+    parts = [] if model.replicas is None else lockstep.cuts(model.backend, model.replicas, products)
+    if len(parts) < 2 or type(model) is not MLP:  # a subclass may keep what is no part's
+        return _train(model, optimizer, data, pieces, step)
+    models, optimizers = [model.part(p) for p in parts], [optimizer.part(model.params, p) for p in parts]
+    tasks = [functools.partial(_train, *own, data, pieces, step) for own in zip(models, optimizers, strict=True)]
+    measured = model.backend.run(tasks)
+    optimizer.steps = optimizers[0].steps
+    return {name: model.backend.xp.concat([m[name] for m in measured]) for name in measured[0]}
+
+
+def _train(model: MLP, optimizer: Optimizer, data: list[Any], pieces: list[np.ndarray], step: int) -> dict[str, Array]:
+    """An epoch from update `step` on, in batches of the rows that `pieces` names."""
+    (x, t), *test = data
+    loss: Any = 0.0
+    for i, piece in enumerate(pieces):
+        chosen = model.backend.asarray(piece)
+        batch = (model.backend.xp.take(a, chosen, axis=0) for a in (x, t))
+        batch_loss, grads = model.loss_and_grads(*batch, step=step + i)
+        optimizer.update(model.params, grads)
+        loss = loss + batch_loss * (chosen.shape[0] / x.shape[0])
+    measured = {"loss": loss, "train_accuracy": model.accuracy(x, t)}
+    for pair in test:
+        measured["test_accuracy"] = model.accuracy(*pair)
+    return measured
 
 
 def _pairs(data: Any) -> list[tuple[Any, Any]]:

@@ -1,4 +1,4 @@
-"""Replicas and updates cut between threads: the bits of the uncut ones, whatever the cut and whoever else computes."""
+"""Replicas cut between threads: the bits of the uncut ones, whatever the cut and whoever else computes."""
 
 import os
 import subprocess
@@ -13,34 +13,35 @@ from small_mlp import everything, host
 
 import bnkit
 from bnkit import MLP, optim
+from bnkit.experiments import weight_scale
+from bnkit.experiments.weight_scale import Settings
 from bnkit_numpy import compiled_kernels
 
-SIZES, REPLICAS, ROWS = (784, 100, 50, 10), 8, 20  # enough products and parameters to be cut
+SIZES, REPLICAS, ROWS = (200, 60, 50, 10), 8, 160  # enough products in an epoch to be cut
 PLAIN = {"batch_norm": False, "activation": "sigmoid", "weight_decay": 0.1}
 OPTIONS = [{}, PLAIN, {"dropout": 0.3, "batch_norm": {"decay": None, "ghost": 8}}, {"batch_norm": {"track": False}}]
+RATES = [0.01 * (r + 1) for r in range(REPLICAS)]
 
 
-def batch(lead=(), seed=0):
+def dataset(seed=0):
     rng = np.random.default_rng(seed)
-    return rng.normal(size=(*lead, ROWS, SIZES[0])).astype("float32"), rng.integers(SIZES[-1], size=(*lead, ROWS))
+    return rng.normal(size=(ROWS, SIZES[0])).astype("float32"), rng.integers(SIZES[-1], size=ROWS)
 
 
 def make(**options):
     return MLP(SIZES, backend="numpy", **{"replicas": REPLICAS, "seed": range(REPLICAS), **options})
 
 
-def trained(model, lead=(), steps=3):
-    """Every bit of three updates: losses, parameters, state and logits."""
-    optimizer, losses = optim.Momentum(lr=0.1), []
-    for step in range(steps):
-        loss, grads = model.loss_and_grads(*batch(lead, step), step=step)
-        optimizer.update(model.params, grads)
-        losses.append(loss.tobytes())
-    return losses, everything(model), model.predict(batch(lead, 9)[0]).tobytes()
+def trained(model, optimizer=None, **options):
+    """Everything that two epochs leave: records, every bit of the model, and the optimizer's memory."""
+    optimizer = optim.Momentum(lr=0.1) if optimizer is None else optimizer
+    data = bnkit.data.Dataset(*dataset(), *dataset(1))
+    records = bnkit.fit(model, data, optimizer=optimizer, epochs=2, batch_size=40, **options)
+    return records, everything(model), optimizer.steps, {k: a.tobytes() for k, a in optimizer.state.items()}
 
 
 def settings():
-    pools = {pool["filepath"]: pool["num_threads"] for pool in threadpoolctl.threadpool_info()}
+    pools = {p["filepath"]: p["num_threads"] for p in threadpoolctl.threadpool_info() if p["user_api"] == "blas"}
     kernels = compiled_kernels()
     return pools, None if kernels is None else kernels.get_threads()
 
@@ -61,79 +62,138 @@ def ran(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("lead", [(), (REPLICAS,)])
 @pytest.mark.parametrize("options", OPTIONS)
-def test_the_bits_do_not_depend_on_the_cut(cut, ran, options, lead):
+def test_the_bits_do_not_depend_on_the_cut(cut, ran, options):
     found = {}
     for threads in (1, 2, 3, 16):
         cut(threads)
         with threadpoolctl.threadpool_limits(1):  # which the cut ones bring about themselves
-            found[threads] = trained(make(**options), lead)
+            found[threads] = trained(make(**options))
     assert found[1] == found[2] == found[3] == found[16]
-    assert {2, 3, REPLICAS} <= set(ran)
+    assert ran == [2, 2, 3, 3, REPLICAS, REPLICAS]
+
+
+@pytest.mark.parametrize("lr", [0.01, RATES], ids=["one rate", "a rate each"])
+@pytest.mark.parametrize("name", optim.BY_NAME)
+def test_every_optimizer_steps_parts_as_it_steps_the_whole(cut, ran, name, lr):
+    found = []
+    for threads in (1, 3):
+        cut(threads)
+        with threadpoolctl.threadpool_limits(1):
+            found.append(trained(make(), optim.BY_NAME[name](lr=lr)))
+    assert found[0] == found[1]
+    assert ran == [3, 3]
 
 
 def test_a_replica_of_a_cut_model_is_the_single_network_of_its_seed_to_the_bit(cut, ran):
     together = make()
     trained(together)
     assert ran
+    whole = host(together.backend, {**together.params, **together.state})
     for r in (0, 3, REPLICAS - 1):
         single = make(replicas=None, seed=r)
         with threadpoolctl.threadpool_limits(1):
             trained(single)
-        whole = host(together.backend, {**together.params, **together.state})
         for name, a in host(single.backend, {**single.params, **single.state}).items():
             of_all = whole[name] if name.endswith("count") else whole[name][r]
             assert of_all.tobytes() == a.tobytes(), name
 
 
-def test_gradients_are_new_arrays_that_later_steps_leave_alone(cut, ran):
-    model, (x, t) = make(), batch()
-    _, first = model.loss_and_grads(x, t, step=0)
-    before = {name: g.tobytes() for name, g in first.items()}
-    _, second = model.loss_and_grads(*batch(seed=1), step=1)
-    assert ran == [2, 2]
-    assert {name: g.tobytes() for name, g in first.items()} == before
-    others = [x, *model.params.values(), *second.values()]
-    assert not any(np.shares_memory(g, other) for g in first.values() for other in others)
+def test_a_cut_training_that_is_resumed_is_the_one_that_was_not_stopped(cut, ran, tmp_path):
+    expected, file = trained(make(), optim.Adam()), tmp_path / "run.npz"
+    data = bnkit.data.Dataset(*dataset(), *dataset(1))
+    bnkit.fit(make(), data, optimizer=optim.Adam(), epochs=1, batch_size=40, checkpoint=file)
+    assert trained(make(), optim.Adam(), checkpoint=file) == expected
+    assert ran == [2] * 4
 
 
-@pytest.mark.parametrize("lr", [0.01, [0.01 * (r + 1) for r in range(REPLICAS)]])
-@pytest.mark.parametrize("name", optim.BY_NAME)
-def test_a_cut_update_writes_the_bits_of_a_whole_one(cut, ran, name, lr):
+def test_a_learning_rate_that_a_callback_sets_reaches_every_part(cut, ran):
     found = []
-    for threads in (1, 2, 3):
+    for threads in (1, 2):
         cut(threads)
-        rng = np.random.default_rng(0)
-        params = {"w": rng.normal(size=(REPLICAS, 700, 100)), "b": rng.normal(size=(REPLICAS, 3))}
-        if not isinstance(lr, list):
-            params["scalar"] = np.array(0.5)
-        optimizer = optim.BY_NAME[name](lr=lr)
-        for _ in range(3):
-            optimizer.update(params, {k: rng.normal(size=p.shape) for k, p in params.items()})
-        found.append({k: np.asarray(a).tobytes() for k, a in {**params, **optimizer.state}.items()})
-    assert found[0] == found[1] == found[2]
-    assert ran == [2] * 3 + [3] * 3
+        optimizer = optim.Momentum(lr=0.1)
+
+        def halve(record, model, optimizer=optimizer):
+            optimizer.lr = 0.05
+
+        with threadpoolctl.threadpool_limits(1):
+            found.append(trained(make(), optimizer, callbacks=[halve]))
+    assert found[0] == found[1]
+    assert ran == [2, 2]
 
 
-def test_a_small_model_is_not_cut(cut, ran):
-    model = MLP((5, 6, 3), replicas=2, backend="numpy")
-    x, t = np.ones((4, 5), "float32"), np.zeros(4, int)
-    optim.SGD().update(model.params, model.loss_and_grads(x, t)[1])
-    model.predict(x)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_part_is_on_the_memory_of_its_replicas_and_touches_no_other(backend, options):
+    model = MLP((5, 6, 4, 3), backend=backend, replicas=4, seed=range(4), **options)
+    before = host(backend, {**model.params, **model.state})
+    part = model.part(slice(1, 3))
+    assert (part.replicas, part.seed, part.config["replicas"], part.config["seed"]) == (2, [1, 2], 2, [1, 2])
+    assert (model.replicas, model.seed, model.config["replicas"]) == (4, [0, 1, 2, 3], 4)
+    x, t = np.random.default_rng(0).normal(size=(10, 5)), np.arange(10) % 3
+    optim.SGD(lr=0.1).update(part.params, part.loss_and_grads(x, t)[1])
+    after = host(backend, {**model.params, **model.state})
+    for name in before:
+        if not name.endswith("count"):
+            assert (before[name][[0, 3]] == after[name][[0, 3]]).all(), name
+    assert (before["0.weight"][[1, 2]] != after["0.weight"][[1, 2]]).any(axis=(-2, -1)).all()
+
+
+def test_a_model_without_replicas_has_no_part():
+    with pytest.raises(ValueError, match="pass replicas to MLP"):
+        MLP((5, 3), backend="numpy").part(slice(0, 1))
+
+
+def test_gradients_are_new_arrays_that_later_steps_leave_alone(backend):
+    model = MLP((5, 6, 3), backend=backend, replicas=2)
+    x, t = backend.asarray(np.ones((4, 5), "float32")), np.zeros(4, int)
+    _, first = model.loss_and_grads(x, t, step=0)
+    before = {name: g.tobytes() for name, g in host(backend, first).items()}
+    _, second = model.loss_and_grads(x, t, step=1)
+    assert {name: g.tobytes() for name, g in host(backend, first).items()} == before
+    others = [x, *model.params.values(), *second.values()]
+    assert not any(backend.overlap(g, other) for g in first.values() for other in others)
+
+
+def test_a_small_training_and_a_subclass_are_not_cut(cut, ran):
+    class Watched(MLP):
+        pass
+
+    small = MLP((5, 6, 3), replicas=2, backend="numpy")
+    bnkit.fit(small, (np.ones((4, 5), "float32"), np.zeros(4, int)), optimizer=optim.SGD(), epochs=1, batch_size=4)
+    trained(Watched(SIZES, backend="numpy", replicas=REPLICAS))
     assert ran == []
 
 
-def test_thread_settings_are_back_after_a_run_and_after_an_error(cut):
-    backend, before = bnkit.get_backend("numpy"), settings()
-    inside = backend.run([settings, settings])
-    assert all(set(pools.values()) == {1} for pools, _ in inside) or before[0] == {}
-    assert [kernels for _, kernels in inside] == [None if before[1] is None else 1] * 2
-    assert settings() == before
-    for tasks in ([settings, lambda: 1 // 0], [lambda: 1 // 0, settings]):
-        with pytest.raises(ZeroDivisionError):
-            backend.run(tasks)
-        assert settings() == before
+def test_the_experiment_gets_the_same_records_in_parts(cut, monkeypatch):
+    small = Settings(data="synthetic", seeds=2, epochs=3, scales=(1.0, 0.3, 0.1), hidden=(100, 50), backend="numpy")
+    found, told = [], []
+    for threads in (1, 2, 3):
+        cut(threads)
+        with threadpoolctl.threadpool_limits(1):
+            found.append(weight_scale.run(small, on_progress=lambda *numbers: told.append(numbers)))
+    assert found[0] == found[1] == found[2]
+    assert told == [(i + 1, 42) for i in range(42)] * 3
+
+
+def test_thread_settings_are_back_after_a_run_and_after_an_error():
+    backend, kernels = bnkit.get_backend("numpy"), compiled_kernels()
+    usual = settings()[1]
+    with threadpoolctl.threadpool_limits(2):  # whatever ran before, another setting than that of a run
+        if kernels is not None:
+            kernels.set_threads(3)
+        try:
+            before = settings()
+            for pools, threads in backend.run([settings, settings]):
+                assert set(pools.values()) == {1}
+                assert threads == (None if kernels is None else 1)
+            assert settings() == before
+            for tasks in ([settings, lambda: 1 // 0], [lambda: 1 // 0, settings]):
+                with pytest.raises(ZeroDivisionError):
+                    backend.run(tasks)
+                assert settings() == before
+        finally:
+            if kernels is not None:
+                kernels.set_threads(usual)
 
 
 def test_a_run_keeps_order_and_context(backend):
@@ -147,7 +207,7 @@ def test_a_diverging_replica_warns_in_no_thread(cut, ran):
     trained(model)
     assert ran
     assert np.isfinite(model.params["0.weight"][-1]).all()
-    assert not np.isfinite(model.predict(batch()[0])[0]).all()
+    assert not np.isfinite(model.predict(dataset()[0])[0]).all()
 
 
 def test_python_threads_at_once_get_the_bits_of_one_alone(cut):

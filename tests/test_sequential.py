@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 from small_layers import KEY, ROUNDING, check_gradients, draw, host_params, linear, network, on
+from small_mlp import host
 
-from bnkit import Dropout, ReLU, Sequential, Tanh
+from bnkit import BatchNorm, Dropout, ReLU, Sequential, Tanh
 
 
 def test_sequential_is_its_layers_one_after_the_other(backend):
@@ -123,3 +124,36 @@ def test_what_is_no_layer_is_refused(wrong):
 def test_train_must_be_a_bool(backend, wrong):
     with pytest.raises(TypeError, match="train must"):
         Sequential(ReLU()).forward(backend.asarray(np.ones((2, 2), np.float32)), train=wrong)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_relu_in_the_pass_of_the_batch_norm_before_it_is_the_relu_after_it(backend, train):
+    x, dy = on(backend, draw(9, 5)), on(backend, draw(9, 5, seed=1))
+    together, apart = (
+        Sequential(BatchNorm(5, backend=backend, dtype="float64"), ReLU(), linear(backend)) for _ in range(2)
+    )
+    y, cache = together.forward(x, train=train)
+    dx, grads = together.backward(y, cache)
+    normalized, norm_cache = apart.layers[0].forward(x, train=train)
+    hidden, relu_cache = apart.layers[1].forward(normalized, train=train)
+    expected, linear_cache = apart.layers[2].forward(hidden, train=train)
+    dy, linear_grads = apart.layers[2].backward(expected, linear_cache)
+    dy, _ = apart.layers[1].backward(dy, relu_cache)
+    expected_dx, norm_grads = apart.layers[0].backward(dy, norm_cache)
+    expected_grads = {f"0.{k}": g for k, g in norm_grads.items()} | {f"2.{k}": g for k, g in linear_grads.items()}
+    np.testing.assert_allclose(backend.to_numpy(y), backend.to_numpy(expected), **ROUNDING)
+    np.testing.assert_allclose(backend.to_numpy(dx), backend.to_numpy(expected_dx), **ROUNDING)
+    assert list(grads) == list(expected_grads)
+    for name, g in expected_grads.items():
+        np.testing.assert_allclose(backend.to_numpy(grads[name]), backend.to_numpy(g), **ROUNDING)
+    moved, expected_state = host(backend, together.state), host(backend, apart.layers[0].state)
+    for name, a in expected_state.items():
+        np.testing.assert_array_equal(moved[f"0.{name}"], a)
+
+
+def test_a_batch_norm_with_its_relu_keeps_its_own_option(backend):
+    norm = BatchNorm(5, backend=backend, dtype="float64")
+    Sequential(norm, ReLU()).forward(on(backend, draw(9, 5)), train=True)
+    assert norm.activation is None
+    y, _ = norm.forward(on(backend, draw(9, 5)), train=True)
+    assert backend.to_numpy(y).min() < 0

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def run(tasks: Sequence[Callable[[], T]], kernels: Any) -> list[T]:
-    """The results of the tasks in their order; the first runs in the calling thread, the others in copies of its context.
+    """The results of the tasks in their order; the first runs in this thread, the others in copies of its context.
 
     One caller at a time: the others wait, as they would for the processors. So a task must not call this itself.
     """

@@ -1,16 +1,20 @@
 """Does batch norm make learning less dependent on the initial weights? The tutorial's experiment over 16 scales.
 
 Five hidden layers of 100 ReLU units are trained by SGD on 1,000 images, with and without batch norm, from normal
-weights of standard deviation 1 down to 0.0001. The 16 networks of a kind and seed train in lockstep as replicas.
+weights of standard deviation 1 down to 0.0001. The 16 networks of a kind and seed train in lockstep as replicas, in as
+many parts as the backend does at the same time; they do not meet, so an epoch is done without waiting.
 """
 
-from collections.abc import Callable
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bnkit import checks, data
+from bnkit import checks, data, lockstep
 from bnkit.backend import get_backend
 from bnkit.experiments.records import Record
 from bnkit.init import generator
@@ -72,23 +76,47 @@ def train(
     sizes = (x.shape[1], *settings.hidden, classes)
     every = rows // settings.batch_size
     updates = (settings.epochs - 1) * every + 1
-    x, t, take = backend.asarray(x), backend.asarray(t), backend.xp.take
+    x, t = backend.asarray(x), backend.asarray(t)
+    products = rows * sum(inputs * outputs for inputs, outputs in itertools.pairwise(sizes))
+    parts = lockstep.cuts(backend, len(settings.scales), products)
     records: list[Record] = []
     for seed in range(settings.seeds):
-        models = {kind: _networks(kind, sizes, seed, settings) for kind in (False, True)}
-        optimizer = SGD(lr=settings.lr)
-        draws = generator("batches", seed, 0)
-        for step in range(updates):
+        told = functools.partial(_tell, on_progress, seed * updates, settings.seeds * updates)
+        runs = []
+        for part in parts:
+            own = dataclasses.replace(settings, scales=settings.scales[part])
+            first = part.start == 0  # which stays in this thread, and tells for all
+            runs.append(_epochs(own, seed, x, t, sizes, told if first else None))
+        for _ in range(settings.epochs):
+            for of_parts in zip(*backend.run([functools.partial(next, each) for each in runs]), strict=True):
+                records += itertools.chain(*of_parts)
+    return records
+
+
+def _tell(on_progress: Callable[[int, int], None] | None, before: int, total: int, step: int) -> None:
+    if on_progress is not None:
+        on_progress(before + step, total)
+
+
+def _epochs(
+    settings: Settings, seed: int, x: Any, t: Any, sizes: tuple[int, ...], told: Callable[[int], None] | None
+) -> Iterator[list[list[Record]]]:
+    """Train one part of the scales, and yield each epoch's records, plain and with batch norm; told(updates so far)."""
+    backend = get_backend(settings.backend)
+    rows, take = x.shape[0], backend.xp.take
+    every = rows // settings.batch_size
+    models = {kind: _networks(kind, sizes, seed, settings) for kind in (False, True)}
+    optimizer = SGD(lr=settings.lr)
+    draws = generator("batches", seed, 0)
+    for epoch in range(settings.epochs):
+        for step in range(max((epoch - 1) * every + 1, 0), epoch * every + 1):
             chosen = backend.asarray(draws.choice(rows, settings.batch_size))
             batch = take(x, chosen, axis=0), take(t, chosen, axis=0)
-            for kind, model in models.items():
-                _, grads = model.loss_and_grads(*batch, step=step)
-                optimizer.update(model.params, grads)
-                if step % every == 0:
-                    records += _measure(model, x, t, kind, seed, step // every + 1, settings)
-            if on_progress is not None:
-                on_progress(seed * updates + step + 1, settings.seeds * updates)
-    return records
+            for model in models.values():
+                optimizer.update(model.params, model.loss_and_grads(*batch, step=step)[1])
+            if told is not None:
+                told(step + 1)
+        yield [_measure(model, x, t, kind, seed, epoch + 1, settings) for kind, model in models.items()]
 
 
 def final(records: list[Record]) -> dict[float, dict[bool, tuple[float, float, float, int]]]:
