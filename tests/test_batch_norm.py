@@ -154,7 +154,8 @@ def test_half_precision_is_storage_only(dtype: Any, train: bool) -> None:
     assert grads.dgamma.dtype == grads.dbeta.dtype == np.float32
     half_ulp = 2.0**-11 if dtype == np.float16 else 2.0**-8  # the result is rounded once
     np.testing.assert_allclose(y.astype(float), want.y.astype(float), rtol=half_ulp, atol=1e-3 * half_ulp)
-    np.testing.assert_allclose(grads.dx.astype(float), gradients.dx.astype(float), rtol=half_ulp, atol=1e-3 * half_ulp)
+    left = 20 * 2.0**-24  # of the mean of dy, which the statistics take off in float32
+    np.testing.assert_allclose(grads.dx.astype(float), gradients.dx.astype(float), rtol=half_ulp, atol=left)
     # a sum in float32: each of its terms, most of which cancel since dy has a mean of 20, rounds three times
     wide, mean, var = x.astype(float), *before[2:]
     x_hat = (wide - wide.mean(0)) / wide.std(0) if train else (wide - mean) / np.sqrt(var)

@@ -94,7 +94,12 @@ nb::object new_count(const Shape& s) {
     return count;
 }
 
-nb::object new_active(const Shape& s, bool wanted) { return wanted ? new_array<std::uint8_t>(active_bytes(s)) : nb::none(); }
+// Zero, so that the bits which no element has are the same in every run.
+nb::object new_active(const Shape& s, bool wanted) {
+    if (!wanted) return nb::none();
+    npy_intp size[] = {active_bytes(s)};
+    return owned(PyArray_ZEROS(1, size, NPY_UINT8, 0));
+}
 
 nb::tuple train(nb::handle x, nb::handle gamma, nb::handle beta, nb::handle running_mean, nb::handle running_var,
                 nb::handle residual, nb::handle out, double decay, double eps, int correction, bool relu) {
