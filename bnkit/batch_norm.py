@@ -87,15 +87,17 @@ def batch_norm(
     if not plain:
         layout, mask = _checked(backend, x, *parameters, mask, residual, out, train=train, axis=axis, ghost=ghost)
     segments = ghosts.segments(layout, x.shape[layout.batch], ghost if train else None)
-    if train and tracked and mask is reduce is None:
+    few = ghost is not None or layout.shape[1] * layout.shape[3] <= correction
+    if few and train and tracked and mask is reduce is None:
         checks.check_enough(segments, layout, correction)
 
-    flat = [_flat(xp, a, layout, plain) for a in parameters]
+    shaped = plain and layout.plain  # then a reshape, which costs a sixth, gives the views
+    flat = [a.reshape(layout.flat) if plain and a is not None else _flat(xp, a, layout) for a in parameters]
     cache = BatchNormCache(
         backend,
         layout,
         x,
-        x.reshape(layout.shape) if plain and layout.plain else layout.view(xp, x),
+        x.reshape(layout.shape) if shaped else layout.view(xp, x),
         copy(xp, flat[0]),
         copy(xp, flat[1]),
         copy(xp, mask) if train else None,
@@ -107,7 +109,10 @@ def batch_norm(
     )
     running = (flat[2], flat[3])
     residual = None if residual is None else layout.view(xp, residual)
-    out_view = None if out is None else _view_of_out(out, layout, segments, backend)
+    if out is None or (shaped and one_part(segments)):
+        out_view = None if out is None else out.reshape(layout.shape)
+    else:
+        out_view = _view_of_out(out, layout, segments, backend)
     if not train:
         y = infer(cache, running, residual, float(eps), out_view)
     elif reduce is not None:
@@ -218,11 +223,9 @@ def _checked(
     return layout, mask
 
 
-def _flat(xp: Any, parameter: Array | None, layout: Layout, plain: bool) -> Array | None:
+def _flat(xp: Any, parameter: Array | None, layout: Layout) -> Array | None:
     """A parameter or running array as `(groups, channels)`."""
-    if parameter is None:
-        return None
-    return parameter.reshape(layout.flat) if plain else contiguous(xp, parameter, layout.flat)
+    return None if parameter is None else contiguous(xp, parameter, layout.flat)
 
 
 def _view_of_out(out: Array, layout: Layout, segments: tuple[ghosts.Segment, ...], backend: Backend) -> Array | None:
