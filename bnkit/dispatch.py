@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from . import ghost as ghosts
 from . import reference
 from .backend import Array, Backend
-from .layout import Layout
+from .layout import Layout, contiguous
 
 Reduce = Callable[[Array], Array]
 
@@ -120,7 +120,7 @@ def backward_segment(
         sums = backend.batch_norm_gradient_sums(
             dy, x, gamma, beta, mean, rstd, mask=mask, activation=activation, active=active
         )
-        summed = _reduced(cache.reduce, backend.xp.stack(sums))
+        summed = _reduced(backend.xp, cache.reduce, backend.xp.stack(sums))
         sums = (summed[0, ...], summed[1, ...])
     return backend.batch_norm_backward(
         dy,
@@ -155,13 +155,13 @@ def train_over_ranks(
     backend, xp, x = cache.backend, cache.backend.xp, cache.x_view
     mask = mask_view(xp, cache)
     count, mean, m2 = backend.batch_norm_moments(x, mask=mask)
-    summed = _reduced(reduce, xp.stack([count, count * mean]))
+    summed = _reduced(xp, reduce, xp.stack([count, count * mean]))
     total = summed[0, ...]
     known = total > 0
     n = xp.where(known, total, xp.ones_like(total))
     common = summed[1, ...] / n
     away = mean - common
-    summed = _reduced(reduce, xp.stack([count * away, m2 + count * away**2]))
+    summed = _reduced(xp, reduce, xp.stack([count * away, m2 + count * away**2]))
     common = common + summed[0, ...] / n  # the second look makes it exact for a constant channel
     moments = reference.Moments(total, common, summed[1, ...])
     var = reference.variance(xp, moments, 0)
@@ -178,11 +178,11 @@ def train_over_ranks(
     return y
 
 
-def _reduced(reduce: Reduce, part: Array) -> Array:
+def _reduced(xp: Any, reduce: Reduce, part: Array) -> Array:
     summed = reduce(part)
     if tuple(getattr(summed, "shape", ())) != tuple(part.shape):
         raise ValueError(f"reduce must return an array of shape {tuple(part.shape)} as it was given, got {summed!r}")
-    return summed
+    return contiguous(xp, xp.astype(summed, xp.float64, copy=False), tuple(part.shape))
 
 
 def infer(

@@ -1,7 +1,7 @@
 """NumPy arrays on the CPU.
 
-All ops are overridden by the fused kernels of `kernels/`, where they were compiled in; a mask leaves batch norm to
-`bnkit.reference`.
+All ops are overridden by the fused kernels of `kernels/`, where they were compiled in; the statistics of a masked batch
+norm, its sums and its gradients are `bnkit.reference`'s.
 """
 
 import importlib
@@ -210,12 +210,16 @@ def compiled_kernels() -> ModuleType | None:
     """The extension module; None where the package was installed without a C++ compiler."""
     try:
         return importlib.import_module("bnkit_numpy._kernels")
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != "bnkit_numpy._kernels":
+            raise
         return None
+    except ImportError as error:
+        raise BackendError(f"the compiled kernels cannot be loaded ({error})", remedy="reinstall bnkit") from error
 
 
 def blas_threads() -> int | None:
-    """The threads that NumPy's matrix products use; nothing else here is threaded."""
+    """The threads that NumPy's matrix products use, and without compiled kernels the only ones."""
     pools = threadpoolctl.threadpool_info()
     return max((pool["num_threads"] for pool in pools if pool["user_api"] == "blas"), default=None)
 

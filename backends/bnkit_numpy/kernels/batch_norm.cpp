@@ -2,149 +2,49 @@
 //
 // How a tensor is walked, and what of it is read twice, stands in walk.hpp.
 //
-// Sums are taken of x - k for a k near the mean, from a few samples: exact in float at any mean. They run in float for a
-// few additions a lane and go on in double. Results are (x - k) * a + b with k the mean as a float: exact for every mean,
-// since the rest of it is folded into b.
+// Sums are taken of x - k for a k near the mean, from a few samples: exact in float at any mean. They run in float for
+// a few additions a lane and go on in double. Results are (x - k) * a + b with k the mean as a float: exact for every
+// mean, since the rest of it is folded into b.
 
 #include "batch_norm.hpp"
 
 #include <cmath>
-#include <limits>
 
+#include "moments.hpp"
 #include "walk.hpp"
 
 namespace bnkit {
 namespace BNKIT_LEVEL {
 namespace {
 
-constexpr index samples = 8;  // elements of a channel whose mean is k
-constexpr double far = 4;     // (k - mean)² in variances beyond which the sums are taken anew in double
 // The last-level cache that is reckoned with: results beyond it are streamed. More would pay with a larger one, but a
 // share of 32 MiB a few cores is what most machines have.
 constexpr index last_level_cache = 32 << 20;
 
-double count_of(const Shape& s) { return static_cast<double>(s.rows) * static_cast<double>(s.inner); }
-
 index elements_of(const Shape& s) { return s.groups * s.rows * s.channels * s.inner; }
 
-index lines_of(const Shape& s) {
-    const Rows rows = rows_of(s);
-    return s.groups * (rows.runs ? s.channels : rows.width);
-}
-
-// Whether results are streamed: where they and their sources exceed the cache, and each row starts at 16 bytes.
+// Whether results are streamed: where they and their sources exceed the cache, each row starts at 16 bytes, and a
+// second result lies in its cache lines as the first does.
 template <typename S> bool streams(const Shape& s, int tensors, const S* out, const S* second_out = nullptr) {
-    const auto aligned = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
-    return elements_of(s) * tensors * static_cast<index>(sizeof(S)) > last_level_cache && aligned(out) &&
-           aligned(second_out) && rows_of(s).width * sizeof(S) % 16 == 0;
+    const auto place = [](const S* p) { return reinterpret_cast<std::uintptr_t>(p) % 64; };
+    return elements_of(s) * tensors * static_cast<index>(sizeof(S)) > last_level_cache && place(out) % 16 == 0 &&
+           (second_out == nullptr || place(second_out) == place(out)) && rows_of(s).width * sizeof(S) % 16 == 0;
 }
 
 template <typename S> index elements_to_cache_line(const S* p) {
     return static_cast<index>((64 - reinterpret_cast<std::uintptr_t>(p) % 64) % 64 / sizeof(S));
 }
 
-template <typename S> Wide<S> wide(S value) { return load<Wide<S>>(&value); }
-
-template <typename S> const S* first_element(const Shape& s, const S* x, index channel) {
-    return x + channel / s.channels * s.rows * s.channels * s.inner + channel % s.channels * s.inner;
-}
-
-template <typename S> struct ExactMoments {
-    double mean = 0, m2 = 0;
-
-    // By two passes in double, with a second look at the mean: slow, for what the shifted sums cannot do.
-    ExactMoments(const Shape& s, const S* x, index channel) {
-        const auto sum = [&](auto term) {
-            double total = 0;
-            const S* start = first_element(s, x, channel);
-            for (index r = 0; r < s.rows; ++r) {
-                const S* run = start + r * s.channels * s.inner;
-                for (index i = 0; i < s.inner; ++i) total += term(static_cast<double>(wide(run[i])));
-            }
-            return total;
-        };
-        const double n = count_of(s);
-        mean = sum([](double v) { return v; }) / n;
-        mean += sum([&](double v) { return v - mean; }) / n;
-        m2 = sum([&](double v) { return (v - mean) * (v - mean); });
-    }
-};
-
-// The values of a line, in the order of need.
-enum { K, SCALE, SHIFT, SLOPE, OFFSET };
-
-// The mean of a few elements spread over each channel.
-template <typename S, typename L>
-void set_near_means(const Shape& s, const S* x, L& lines, index channel, index line, index count) {
-    auto* k = lines.of(K) + line;
-    const S* start = first_element(s, x, channel);
-    for (index c = 0; c < count; ++c) k[c] = 0;
-    for (index i = 0; i < samples; ++i) {
-        const S* at = start + i * s.rows / samples * s.channels * s.inner + i * s.inner / samples;
-        for (index c = 0; c < count; ++c) k[c] += wide(at[c * s.inner]) / samples;
-    }
-}
-
-template <typename A, typename L>
-void set_affine(L& lines, index channel, index line, index count, const double* mean, const double* rstd, const A* gamma,
-                const A* beta) {
-    A *k = lines.of(K) + line, *a = lines.of(SCALE) + line, *b = lines.of(SHIFT) + line;
-    for (index c = 0; c < count; ++c) {
-        const double m = mean[channel + c], scale = gamma ? rstd[channel + c] * gamma[channel + c] : rstd[channel + c];
-        k[c] = static_cast<A>(m);
-        a[c] = static_cast<A>(scale);
-        b[c] = static_cast<A>((beta ? beta[channel + c] : 0.0) - (m - static_cast<double>(k[c])) * scale);
-    }
-}
-
 // (x - k) * a + b, plus a residual, through a ReLU, with the bits of what that let through.
 template <typename S, bool residual, bool relu, typename V, int M, typename Put>
-inline void put_affine(const Values<V, M>& values, const S* x, const S* added, S* y, std::uint8_t* active, const Row& row,
-                       index i, Put put) {
+inline void put_affine(const Values<V, M>& values, const S* x, const S* added, S* y, std::uint8_t* active,
+                       const Row& row, index i, Put put) {
     V value = (load<V>(x + row.start + i) - values.of[K]) * values.of[SCALE] + values.of[SHIFT];
     if (residual) value += load<V>(added + row.start + i);
     if (residual && relu && active) put_bits(active + row.bits, i, lanes<V>(), positive(value));
     if (relu) value = value < V{} ? V{} : value;  // NaN stays
     put.put(y + row.start + i, value);
 }
-
-template <typename S> struct Sums {
-    using Storage = S;
-    using Arithmetic = Wide<S>;
-    static constexpr int term_values = 1;
-    const Shape& shape;
-    const S* x;
-
-    void fetch(index i) const { prefetch(x + i); }
-
-    template <typename V, int M> Pair<V> term(const Values<V, M>& values, V, const Row& row, index i) const {
-        const V d = load<V>(x + row.start + i) - values.of[K];
-        return {d, d * d};
-    }
-
-    // Mean and m2 of the channels, from their sums of x - k.
-    template <typename L>
-    void set_moments(const L& lines, index channel, index line, index count, const double* first, const double* second,
-                     double* mean, double* m2) const {
-        const double n = count_of(shape);
-        const Arithmetic* k = lines.of(K) + line;
-        int doubtful = 0;
-        constexpr double most = std::numeric_limits<double>::max();
-        const auto bad = [&](double away, double squares) { return !(away * away * n <= far * squares && squares <= most); };
-        for (index c = 0; c < count; ++c) {
-            const double away = first[c] / n;
-            mean[channel + c] = k[c] + away;
-            m2[channel + c] = second[c] - first[c] * away;
-            doubtful |= bad(away, m2[channel + c]);
-        }
-        for (index c = 0; doubtful && c < count; ++c) {
-            if (!bad(first[c] / n, m2[channel + c])) continue;
-            const ExactMoments<S> exact(shape, x, channel + c);
-            mean[channel + c] = exact.mean;
-            m2[channel + c] = exact.m2;
-        }
-    }
-};
 
 template <typename S> struct MomentsKernel : Sums<S> {
     static constexpr int map_values = 1;
@@ -156,7 +56,9 @@ template <typename S> struct MomentsKernel : Sums<S> {
     bool maps() const { return false; }
     index to_cache_line(index) const { return 0; }
 
-    void begin(index channel, index line, index count) { set_near_means(call.shape, call.x, lines, channel, line, count); }
+    void begin(index channel, index line, index count) {
+        set_near_means(call.shape, call.x, lines, channel, line, count);
+    }
 
     void finish(index channel, index line, index count, const double* first, const double* second) {
         this->set_moments(lines, channel, line, count, first, second, call.mean, call.m2);
@@ -176,7 +78,9 @@ template <typename S, bool residual, bool relu> struct TrainKernel : Sums<S> {
     bool maps() const { return true; }
     index to_cache_line(index i) const { return elements_to_cache_line(call.y + i); }
 
-    void begin(index channel, index line, index count) { set_near_means(call.shape, call.x, lines, channel, line, count); }
+    void begin(index channel, index line, index count) {
+        set_near_means(call.shape, call.x, lines, channel, line, count);
+    }
 
     void finish(index channel, index line, index count, const double* first, const double* second) {
         const double n = count_of(call.shape);

@@ -2,6 +2,8 @@
 
 #if defined(_M_X64)
 #include <intrin.h>
+#elif defined(__x86_64__)
+#include <cpuid.h>
 #endif
 
 namespace bnkit {
@@ -35,18 +37,25 @@ const char* cpu_level() {
     const unsigned long long saved = all_bits(ecx, bits(27)) ? _xgetbv(0) : 0;
     return x86_level(
         all_bits(ecx, bits(0, 9, 19, 20, 23)),  // sse3, ssse3, sse4.1, sse4.2, popcnt
-        all_bits(saved, 0x06) && all_bits(ecx, bits(12, 28, 29)) && all_bits(ebx, bits(3, 5, 8)),  // fma, avx, f16c; bmi, avx2, bmi2
+        // fma, avx, f16c; bmi, avx2, bmi2
+        all_bits(saved, 0x06) && all_bits(ecx, bits(12, 28, 29)) && all_bits(ebx, bits(3, 5, 8)),
         all_bits(saved, 0xe6) && all_bits(ebx, bits(16, 17, 28, 30, 31)));  // avx512 f, dq, cd, bw, vl
 }
 
 #elif defined(__x86_64__)
+
+// By cpuid itself: clang's builtin knows f16c only of late.
+bool has_f16c() {
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx >> 29 & 1) != 0;
+}
 
 const char* cpu_level() {
     __builtin_cpu_init();
     return x86_level(
         __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"),
         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
-            __builtin_cpu_supports("bmi2"),
+            __builtin_cpu_supports("bmi2") && has_f16c(),
         __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"));
 }

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -25,6 +26,14 @@ struct NamedLevel {
     const Level* level;
 };
 
+#if !defined(BNKIT_X86_LEVELS)
+#if defined(__aarch64__) && defined(__GNUC__)
+constexpr const char* generic_name = "neon";  // part of every ARMv8-A
+#else
+constexpr const char* generic_name = "generic";
+#endif
+#endif
+
 // Best first; a level runs on every machine of a better one.
 const NamedLevel levels[] = {
 #if defined(BNKIT_X86_LEVELS)
@@ -32,14 +41,19 @@ const NamedLevel levels[] = {
     {"x86-64-v3", &v3::level},
     {"x86-64-v2", &v2::level},
 #else
-    {cpu_level(), &generic::level},
+    {generic_name, &generic::level},
 #endif
 };
 
 // The best level that this machine and BNKIT_CPU_LEVEL allow; null where none does.
 const NamedLevel* choose_level() {
     const char* wanted = std::getenv("BNKIT_CPU_LEVEL");
-    bool here = false, allowed = wanted == nullptr || *wanted == '\0';
+#if defined(BNKIT_X86_LEVELS)
+    bool here = false;
+#else
+    bool here = true;  // the one level is what any machine of the kind runs
+#endif
+    bool allowed = wanted == nullptr || *wanted == '\0';
     for (const NamedLevel& level : levels) {
         here = here || std::strcmp(level.name, cpu_level()) == 0;
         allowed = allowed || std::strcmp(level.name, wanted) == 0;
@@ -60,12 +74,18 @@ template <> const Kernels<BFloat16>& kernels() { return chosen->level->bf16; }
 // the process is gone.
 template <typename Work> void without_gil(const Work& work) {
     PyThreadState* const state = PyEval_SaveThread();
-    work();
+    std::exception_ptr error;
+    try {
+        work();
+    } catch (...) {
+        error = std::current_exception();
+    }
     try {
         PyEval_RestoreThread(state);
     } catch (...) {
         for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
     }
+    if (error) std::rethrow_exception(error);
 }
 
 // Calls call(S{}) with the type that x is stored in.
@@ -115,9 +135,9 @@ nb::tuple train(nb::handle x, nb::handle gamma, nb::handle beta, nb::handle runn
                             elements_or_null<S>("residual", residual, size),
                             elements_or_null<A>("gamma", gamma, channels),
                             elements_or_null<A>("beta", beta, channels),
-                            elements_or_null<A>("running_mean", running_mean, channels),
-                            elements_or_null<A>("running_var", running_var, channels),
-                            elements<S>("out", y, size),
+                            written_or_null<A>("running_mean", running_mean, channels),
+                            written_or_null<A>("running_var", running_var, channels),
+                            written<S>("out", y, size),
                             elements_or_null<std::uint8_t>("active", active, active_bytes(s)),
                             new_statistics(s, mean),
                             new_statistics(s, m2),
@@ -162,7 +182,7 @@ nb::tuple inference(nb::handle x, nb::handle gamma, nb::handle beta, nb::handle 
                                 elements_or_null<A>("beta", beta, channels),
                                 means,
                                 rstds,
-                                elements<S>("out", y, size),
+                                written<S>("out", y, size),
                                 elements_or_null<std::uint8_t>("active", active, active_bytes(s)),
                                 relu};
         without_gil([&] { kernels<S>().inference(call); });
@@ -182,8 +202,8 @@ nb::tuple moments(nb::handle x) {
 }
 
 template <typename S>
-Backward<S> backward_call(const Shape& s, nb::handle dy, nb::handle x, nb::handle gamma, nb::handle beta, nb::handle mean,
-                          nb::handle rstd, nb::handle active, bool relu) {
+Backward<S> backward_call(const Shape& s, nb::handle dy, nb::handle x, nb::handle gamma, nb::handle beta,
+                          nb::handle mean, nb::handle rstd, nb::handle active, bool relu) {
     using A = Wide<S>;
     const index size = size_of(s), channels = s.groups * s.channels;
     Backward<S> call{};
@@ -199,8 +219,8 @@ Backward<S> backward_call(const Shape& s, nb::handle dy, nb::handle x, nb::handl
     return call;
 }
 
-nb::tuple gradient_sums(nb::handle dy, nb::handle x, nb::handle gamma, nb::handle beta, nb::handle mean, nb::handle rstd,
-                        nb::handle active, bool relu) {
+nb::tuple gradient_sums(nb::handle dy, nb::handle x, nb::handle gamma, nb::handle beta, nb::handle mean,
+                        nb::handle rstd, nb::handle active, bool relu) {
     return for_storage(x, [&](auto storage) {
         using S = decltype(storage);
         const Shape s = shape_of(x);
@@ -239,7 +259,7 @@ nb::tuple backward(nb::handle dy, nb::handle x, nb::handle gamma, nb::handle bet
         call.count = elements_or_null<double>("count", count, channels);
         call.sum_dy = elements_or_null<double>("sums", sum_dy, channels);
         call.sum_dy_x_hat = elements_or_null<double>("sums", sum_dy_x_hat, channels);
-        call.dx = elements<S>("out", dx, size);
+        call.dx = written<S>("out", dx, size);
         call.dresidual = elements_or_null<S>("dresidual", dresidual, size);
         call.dbeta = sums.data();
         call.dgamma = sums.data() + channels;
@@ -254,6 +274,7 @@ nb::tuple backward(nb::handle dy, nb::handle x, nb::handle gamma, nb::handle bet
 nb::tuple cross_entropy(nb::handle logits, nb::handle labels, nb::handle weights, bool shared) {
     return for_storage(logits, [&](auto storage) {
         using S = decltype(storage);
+        if (PyArray_NDIM(as_array(logits)) != 3) throw nb::type_error("logits have not 3 dimensions");
         const npy_intp* n = PyArray_DIMS(as_array(logits));
         const index rows = (shared ? 1 : n[0]) * n[1];
         const nb::object loss = new_array<double>(n[0]), gradient = out_or_new(nb::none(), logits);
@@ -269,41 +290,6 @@ nb::tuple cross_entropy(nb::handle logits, nb::handle labels, nb::handle weights
         without_gil([&] { softmax_cross_entropy(call); });
         return nb::make_tuple(loss, gradient);
     });
-}
-
-// See Backend.plain: the checks that every call makes, in one place where they cost next to nothing.
-bool plain(nb::handle x, const nb::tuple& others, const nb::tuple& parameters, const nb::tuple& shape) {
-    constexpr int most = 8;
-    const char *starts[most], *stops[most];
-    int count = 0, ndim = static_cast<int>(shape.size());
-    npy_intp parameter_shape[NPY_MAXDIMS];
-    if (ndim > NPY_MAXDIMS || !PyArray_CheckExact(x.ptr())) return false;
-    for (int i = 0; i < ndim; ++i) parameter_shape[i] = nb::cast<npy_intp>(shape[i]);
-    const int type = PyArray_TYPE(as_array(x));
-    const auto fits = [&](nb::handle a, const npy_intp* dims, int n) {
-        if (a.is_none()) return true;
-        if (!PyArray_CheckExact(a.ptr()) || count == most) return false;
-        PyArrayObject* const array = as_array(a);
-        if (PyArray_TYPE(array) != type || !PyArray_ISCARRAY(array) || PyArray_NDIM(array) != n) return false;
-        for (int i = 0; i < n; ++i) {
-            if (PyArray_DIM(array, i) != dims[i]) return false;
-        }
-        const char* start = PyArray_BYTES(array);
-        const char* stop = start + PyArray_NBYTES(array);
-        for (int i = 0; i < count; ++i) {
-            if (start < stops[i] && starts[i] < stop) return false;
-        }
-        starts[count] = start;
-        stops[count++] = stop;
-        return true;
-    };
-    if (type != NPY_FLOAT && type != NPY_DOUBLE) return false;
-    const npy_intp* dims = PyArray_DIMS(as_array(x));
-    const int x_ndim = PyArray_NDIM(as_array(x));
-    bool all = fits(x, dims, x_ndim);
-    for (nb::handle a : others) all = all && fits(a, dims, x_ndim);
-    for (nb::handle a : parameters) all = all && fits(a, parameter_shape, ndim);
-    return all;
 }
 
 const char* version() { return BNKIT_VERSION; }

@@ -5,9 +5,9 @@
 
 namespace bnkit {
 
-// Where inner > 1 (NCHW), a row is a run of `inner` elements of one channel. Where inner is 1 (NHWC and matrices), it is
-// the elements of all channels, `fold` rows of the view at a time where these are narrow: a column c of it is of channel
-// c % channels, and the last row of a group may be shorter.
+// Where inner > 1 (NCHW), a row is a run of `inner` elements of one channel. Where inner is 1 (NHWC and matrices), it
+// is the elements of all channels, `fold` rows of the view at a time where these are narrow: a column c of it is of
+// channel c % channels, and the last row of a group may be shorter.
 struct Rows {
     bool runs;
     index fold;

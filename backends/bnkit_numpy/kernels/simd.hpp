@@ -1,14 +1,15 @@
 // Vectors of the compiler's own, as wide as the level that the file is compiled for. A compiler without them computes
 // with scalars, in loops that it may vectorize.
 //
-// Everything here and in the kernels lies in a namespace of the level, and none of it calls functions of the standard
-// library's templates: the linker would keep one copy of those for all levels, perhaps one that this machine cannot run.
+// Everything here and in the kernels lies in a namespace of the level, and none of it calls function templates of the
+// standard library: the linker would keep one copy of those for all levels, perhaps one that this machine cannot run.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #include "storage.hpp"
 
@@ -53,7 +54,7 @@ template <typename V> using Element = typename ElementOf<V>::type;
 
 template <typename V> constexpr int lanes() { return static_cast<int>(sizeof(V) / sizeof(Element<V>)); }
 
-// As many integers as V has elements, each as wide as those; what a comparison of two V gives, or a bool.
+// As many unsigned integers as V has elements, each as wide as those.
 template <typename V> using Bits = VectorN<typename std::conditional<sizeof(Element<V>) == 8, std::uint64_t,
                                                                      std::uint32_t>::type, lanes<V>()>;
 
@@ -157,7 +158,8 @@ struct Streamed {
         if constexpr (sizeof value % 16 == 0) {
             __m128i parts[sizeof value / 16];
             std::memcpy(parts, &value, sizeof value);
-            for (std::size_t i = 0; i < sizeof value / 16; ++i) _mm_stream_si128(reinterpret_cast<__m128i*>(p) + i, parts[i]);
+            auto* const to = reinterpret_cast<__m128i*>(p);
+            for (std::size_t i = 0; i < sizeof value / 16; ++i) _mm_stream_si128(to + i, parts[i]);
             return;
         }
 #endif
@@ -220,11 +222,13 @@ template <typename V> inline V where(unsigned bits, V v) {
     return ((B{} + bits) & bit) != B{} ? v : V{};
 }
 
-// The bits of n elements from i on, of a row of them; i is a multiple of n, and n of 8 or a part of it.
+// The bits of n elements from i on, of a row of them; put in ascending order, from the row's start.
 inline void put_bits(std::uint8_t* row, index i, int n, unsigned bits) {
-    if (n < 8 && i % 8 != 0) bits = row[i / 8] | bits << i % 8;
-    row[i / 8] = static_cast<std::uint8_t>(bits);
-    if (n > 8) row[i / 8 + 1] = static_cast<std::uint8_t>(bits >> 8);
+    const int shift = static_cast<int>(i % 8);
+    std::uint8_t* to = row + i / 8;
+    bits <<= shift;
+    if (shift != 0) bits |= to[0];
+    for (int done = 0; done < shift + n; done += 8, bits >>= 8) *to++ = static_cast<std::uint8_t>(bits);
 }
 
 // As they were put, from any i on.

@@ -55,7 +55,9 @@ template <typename S> void softmax_cross_entropy(const SoftmaxCrossEntropy<S>& c
     const index parts = total * call.classes <= few ? 1 : total < 64 ? total : 64;
     const auto work = [&](index part) {
         std::vector<double> exponentials(static_cast<std::size_t>(call.classes));
-        for (index r = part * total / parts; r < (part + 1) * total / parts; ++r) losses[r] = rows(r, exponentials.data());
+        for (index r = part * total / parts; r < (part + 1) * total / parts; ++r) {
+            losses[r] = rows(r, exponentials.data());
+        }
     };
     using Work = decltype(work);
     parallel_for(parts, false, [](const void* context, index i) { (*static_cast<const Work*>(context))(i); }, &work);

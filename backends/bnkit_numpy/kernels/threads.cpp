@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -25,6 +27,8 @@ constexpr int patience = 2000;
 void relax() {
 #if defined(__SSE2__) || defined(_M_X64)
     _mm_pause();
+#elif defined(__aarch64__) && defined(__GNUC__)
+    __asm__ __volatile__("isb");  // takes about as long as the pause of x86, unlike yield
 #endif
 }
 
@@ -38,14 +42,20 @@ struct Loop {
     void (*work)(const void*, index);
     const void* context;
     bool backwards;
+    std::atomic<bool> failed{false};
+    std::exception_ptr error{};  // the first one, for the caller
 
-    // From the thread's own run on, until all are done.
-    void run(Run* runs, int threads, int own) const {
-        for (int t = 0; t < threads; ++t) {
-            Run& from = runs[(own + t) % threads];
-            for (index i; (i = from.next.fetch_add(1, std::memory_order_relaxed)) < from.stop;) {
-                work(context, backwards ? from.start + from.stop - 1 - i : i);
+    // From the thread's own run on, until all are done; nothing is thrown.
+    void run(Run* runs, int threads, int own) {
+        try {
+            for (int t = 0; t < threads; ++t) {
+                Run& from = runs[(own + t) % threads];
+                for (index i; !failed && (i = from.next.fetch_add(1, std::memory_order_relaxed)) < from.stop;) {
+                    work(context, backwards ? from.start + from.stop - 1 - i : i);
+                }
             }
+        } catch (...) {
+            if (!failed.exchange(true)) error = std::current_exception();
         }
     }
 };
@@ -53,7 +63,10 @@ struct Loop {
 class Pool {
   public:
     explicit Pool(int helpers) : helpers_(helpers), runs_(new Run[static_cast<std::size_t>(helpers) + 1]) {
-        for (int i = 0; i < helpers; ++i) workers_.emplace_back([this, i] { serve(i + 1); });
+        try {
+            for (int i = 0; i < helpers; ++i) workers_.emplace_back([this, i] { serve(i + 1); });
+        } catch (const std::system_error&) {  // the system gives no more: those that came do the work
+        }
     }
 
     ~Pool() {
@@ -68,7 +81,7 @@ class Pool {
     int helpers() const { return helpers_; }
 
     // The caller never waits for a helper that did not come in time: the loop may be done by then.
-    void run(const Loop& loop, index count) {
+    void run(Loop& loop, index count) {
         const int threads = helpers_ + 1;
         for (int t = 0; t < threads; ++t) {
             runs_[t].start = t * count / threads;
@@ -100,7 +113,7 @@ class Pool {
         index seen = 0;
         for (;;) {
             for (int i = 0; i < patience && round_.load(std::memory_order_acquire) == seen; ++i) relax();
-            const Loop* loop;
+            Loop* loop;
             {
                 std::unique_lock<std::mutex> lock(mutex_);
                 ++sleepers_;
@@ -122,7 +135,7 @@ class Pool {
     std::mutex mutex_;
     std::condition_variable wake_, done_;
     std::unique_ptr<Run[]> runs_;
-    const Loop* loop_ = nullptr;
+    Loop* loop_ = nullptr;
     std::atomic<index> round_{0};
     std::atomic<int> inside_{0};  // helpers that are in the loop
     int sleepers_ = 0;
@@ -151,19 +164,22 @@ void set_threads(int count) { threads = std::max(count, 1); }
 int get_threads() { return threads; }
 
 void parallel_for(index count, bool backwards, void (*work)(const void*, index), const void* context) {
-    const Loop loop{work, context, backwards};
+    Loop loop{work, context, backwards};
     const int wanted = threads;
     std::unique_lock<std::mutex> owner(*in_use, std::defer_lock);
     if (count < 2 || wanted < 2 || !owner.try_lock()) {
         Run alone;
         alone.stop = count;
-        return loop.run(&alone, 1, 0);
+        loop.run(&alone, 1, 0);
+    } else {
+        if (pool == nullptr || pool->helpers() != wanted - 1) {
+            delete pool;
+            pool = nullptr;
+            pool = new Pool(wanted - 1);
+        }
+        pool->run(loop, count);
     }
-    if (pool == nullptr || pool->helpers() != wanted - 1) {
-        delete pool;
-        pool = new Pool(wanted - 1);
-    }
-    pool->run(loop, count);
+    if (loop.error) std::rethrow_exception(loop.error);
 }
 
 }  // namespace bnkit

@@ -1,0 +1,120 @@
+// A channel's mean and squared distances from sums of x - k, and the values of its lines.
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+#include "frame.hpp"
+
+namespace bnkit {
+namespace BNKIT_LEVEL {
+namespace {
+
+constexpr index samples = 8;  // elements of a channel whose mean is k
+constexpr double far = 4;     // (k - mean)² in variances beyond which the sums are taken anew in double
+
+inline double count_of(const Shape& s) { return static_cast<double>(s.rows) * static_cast<double>(s.inner); }
+
+inline index lines_of(const Shape& s) {
+    const Rows rows = rows_of(s);
+    return s.groups * (rows.runs ? s.channels : rows.width);
+}
+
+template <typename S> Wide<S> wide(S value) { return load<Wide<S>>(&value); }
+
+template <typename S> const S* first_element(const Shape& s, const S* x, index channel) {
+    return x + channel / s.channels * s.rows * s.channels * s.inner + channel % s.channels * s.inner;
+}
+
+template <typename S> struct ExactMoments {
+    double mean = 0, m2 = 0;
+
+    // By two passes in double, with a second look at the mean: slow, for what the shifted sums cannot do.
+    ExactMoments(const Shape& s, const S* x, index channel) {
+        const auto sum = [&](auto term) {
+            double total = 0;
+            const S* start = first_element(s, x, channel);
+            for (index r = 0; r < s.rows; ++r) {
+                const S* run = start + r * s.channels * s.inner;
+                for (index i = 0; i < s.inner; ++i) total += term(static_cast<double>(wide(run[i])));
+            }
+            return total;
+        };
+        const double n = count_of(s);
+        mean = sum([](double v) { return v; }) / n;
+        mean += sum([&](double v) { return v - mean; }) / n;
+        m2 = sum([&](double v) { return (v - mean) * (v - mean); });
+    }
+};
+
+// The values of a line, in the order of need.
+enum { K, SCALE, SHIFT, SLOPE, OFFSET };
+
+// The mean of a few elements spread over each channel.
+template <typename S, typename L>
+void set_near_means(const Shape& s, const S* x, L& lines, index channel, index line, index count) {
+    auto* k = lines.of(K) + line;
+    const S* start = first_element(s, x, channel);
+    for (index c = 0; c < count; ++c) k[c] = 0;
+    for (index i = 0; i < samples; ++i) {
+        const S* at = start + i * s.rows / samples * s.channels * s.inner + i * s.inner / samples;
+        for (index c = 0; c < count; ++c) k[c] += wide(at[c * s.inner]) / samples;
+    }
+}
+
+template <typename A, typename L>
+void set_affine(L& lines, index channel, index line, index count, const double* mean, const double* rstd,
+                const A* gamma, const A* beta) {
+    A *k = lines.of(K) + line, *a = lines.of(SCALE) + line, *b = lines.of(SHIFT) + line;
+    for (index c = 0; c < count; ++c) {
+        const double m = mean[channel + c], scale = gamma ? rstd[channel + c] * gamma[channel + c] : rstd[channel + c];
+        k[c] = static_cast<A>(m);
+        a[c] = static_cast<A>(scale);
+        b[c] = static_cast<A>((beta ? beta[channel + c] : 0.0) - (m - static_cast<double>(k[c])) * scale);
+    }
+}
+
+template <typename S> struct Sums {
+    using Storage = S;
+    using Arithmetic = Wide<S>;
+    static constexpr int term_values = 1;
+    const Shape& shape;
+    const S* x;
+
+    void fetch(index i) const { prefetch(x + i); }
+
+    template <typename V, int M> Pair<V> term(const Values<V, M>& values, V, const Row& row, index i) const {
+        const V d = load<V>(x + row.start + i) - values.of[K];
+        return {d, d * d};
+    }
+
+    // Mean and m2 of the channels, from their sums of x - k.
+    template <typename L>
+    void set_moments(const L& lines, index channel, index line, index count, const double* first, const double* second,
+                     double* mean, double* m2) const {
+        const double n = count_of(shape);
+        const Arithmetic* k = lines.of(K) + line;
+        int doubtful = 0;
+        constexpr double most = std::numeric_limits<double>::max();
+        const auto bad = [&](double away, double squares) {
+            return !(away * away * n <= far * squares && squares <= most);
+        };
+        for (index c = 0; c < count; ++c) {
+            const double away = first[c] / n;
+            mean[channel + c] = k[c] + away;
+            m2[channel + c] = second[c] - first[c] * away;
+            doubtful |= bad(away, m2[channel + c]);
+        }
+        for (index c = 0; doubtful && c < count; ++c) {
+            if (!bad(first[c] / n, m2[channel + c])) continue;
+            if (std::isnan(first[c]) && !std::isinf(static_cast<double>(k[c]))) continue;  // so are both already
+            const ExactMoments<S> exact(shape, x, channel + c);
+            mean[channel + c] = exact.mean;
+            m2[channel + c] = exact.m2;
+        }
+    }
+};
+
+}  // namespace
+}  // namespace BNKIT_LEVEL
+}  // namespace bnkit
