@@ -111,13 +111,15 @@ def sample(
     *,
     seconds: float,
     least: int = 3,
+    warm_up: bool = True,
 ) -> list[float]:
-    """Seconds a call, measured after a warm-up as often as fits into `seconds`, and at least so often.
+    """Seconds a call, measured after a warm-up call as often as fits into `seconds`, and at least so often.
 
     elapsed: the clock, such as `Backend.elapsed`. Shorter calls than 0.1 ms are timed several in a row, since reading
     the clock takes its time too; a number is then their mean.
     """
-    call()
+    if warm_up:
+        call()
     until = time.perf_counter() + seconds
     once = elapsed(call, 1)
     repeat = math.ceil(SHORTEST / max(once, 1e-9))
@@ -162,6 +164,14 @@ def copy_bandwidth(backend: Backend, *, nbytes: int | None = None, seconds: floa
         return 2 * nbytes / time_calls(lambda: copy(parts[0]), backend, seconds=seconds).median
     with ThreadPoolExecutor(threads) as pool:
         return 2 * nbytes / time_calls(lambda: list(pool.map(copy, parts)), backend, seconds=seconds).median
+
+
+def product_rate(backend: Backend, *, size: int = 2048, seconds: float = 0.5) -> float:
+    """Additions and multiplications a second in float32 products of size x size matrices, one on each thread."""
+    a, b = (backend.asarray(np.full((size, size), value, np.float32)) for value in (0.5, 2))
+    products = [lambda: backend.xp.matmul(a, b)] * backend.threads
+    median = time_calls(lambda: backend.run(products), backend, seconds=seconds, least=3).median
+    return 2 * size**3 * backend.threads / median
 
 
 def caches(backend: Backend) -> dict[str, int]:

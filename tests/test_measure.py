@@ -62,6 +62,12 @@ def test_samples_are_as_many_as_asked_for_after_a_warm_up(backend):
     assert min(times) > 1e-4
 
 
+def test_without_a_warm_up_every_call_counts(backend):
+    calls = []
+    times = measure.sample(lambda: calls.append(time.sleep(2e-4)), backend.elapsed, seconds=0, least=1, warm_up=False)
+    assert (len(times), len(calls)) == (1, 1)
+
+
 def test_short_calls_are_timed_several_in_a_row():
     repeats = []
 
@@ -107,6 +113,21 @@ def test_the_copy_uses_the_threads_of_the_kernels(monkeypatch):
     measure.copy_bandwidth(backend, nbytes=4 * 1000, seconds=0)
     assert workers == [3]
     assert copied[0].tolist() == [1.0] * 1000, "the parts make the whole"
+
+
+def test_the_rate_of_products_counts_one_on_each_thread(monkeypatch):
+    backend = bnkit.get_backend("numpy")
+    products = []
+    run = backend.run
+    monkeypatch.setattr(backend, "threads", 3)
+    monkeypatch.setattr(backend, "run", lambda tasks: products.extend(run(tasks)))
+    monkeypatch.setattr(backend, "elapsed", lambda call, repeat: 0.5 * repeat)
+    assert measure.product_rate(backend, size=8, seconds=0) == 3 * 2 * 8**3 / 0.5
+    np.testing.assert_array_equal(products, np.full((3, 8, 8), 8, np.float32))
+
+
+def test_product_rate_is_positive(backend):
+    assert measure.product_rate(backend, size=16, seconds=0) > 0
 
 
 def test_caches_are_sizes_by_name():

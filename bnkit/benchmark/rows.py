@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 from bnkit import measure
 from bnkit.backend import Backend
-from bnkit.benchmark import workload
+from bnkit.benchmark import turns, workload
+from bnkit.experiments import weight_scale
 from bnkit.measure import LAYOUTS, OPS, Case, Timing
-from bnkit.peers import Peer, PeerError
+from bnkit.peers import Peer
 
 Row = dict[str, Any]
 
-ROUNDS = 5  # in which bnkit and its peers take turns, so that a slow moment of the machine meets all of them
+ROUNDS = 5
 QUICK_ELEMENTS = 2**19
 SMALL = Case((100, 100), 1)  # where Python's share of a call shows, so that it is timed at each depth
 
@@ -22,13 +23,14 @@ SMALL = Case((100, 100), 1)  # where Python's share of a call shows, so that it 
 class Settings:
     """What is measured; `seconds` is the time of each implementation in a row."""
 
-    cases: tuple[str, ...]  # by name
+    cases: tuple[str, ...]  # of batch norm, by name
     ops: tuple[str, ...] = tuple(OPS)
     dtypes: tuple[str, ...] = ("float32",)
     backend: str | None = None
     against: tuple[str, ...] = ()
     seconds: float = 0.5
     reference: bool = True
+    experiment: weight_scale.Settings | None = None  # where it is measured too
     command: str = "bnkit bench"
 
 
@@ -60,7 +62,9 @@ def chosen_cases(
     for name in names:
         matches = [c for c in known if c.name == name] or [c for c in known if name in c.name]
         if not matches:
-            raise ValueError(f"cases must be among {', '.join(c.name for c in known)}, or a part of one; got {name!r}")
+            raise ValueError(
+                f"cases must be among {', '.join(c.name for c in known)}, a part of one, or weight-scale; got {name!r}"
+            )
         found += [c for c in matches if c not in found]
     found = [c for c in found if not layouts or c.layout in layouts]
     if quick and not names:
@@ -120,67 +124,23 @@ def _rows_of(
         else:
             call = workload.layer_call(backend, arrays, case, item.op)
         compared = peers if item.through == "function" else ()
-        own, others = _by_turns(call, backend, compared, item, settings.seconds)
+        specification = {
+            "workload": "batch_norm",
+            "shape": case.shape,
+            "axis": case.axis,
+            "op": item.op,
+            "dtype": dtype,
+        }
+        own, others = turns.by_turns(
+            call, backend, compared, specification, rounds=ROUNDS, seconds=settings.seconds / ROUNDS
+        )
         row = _figures(item, backend, own, bandwidth)
         if settings.reference and item.through == "function":
             slow = workload.reference_call(backend, arrays, case, item.op)
             median = measure.summarize(_few(slow, backend, settings.seconds)).median
             row["reference"] = {"median_us": median * 1e6, "ratio": median / own.median}
-        row["peers"] = {name: _with_ratio(found, own) for name, found in others.items()}
+        row["peers"] = others
         yield row
-
-
-def _by_turns(
-    call: Callable[[], object], backend: Backend, peers: Sequence[Peer], item: Item, seconds: float
-) -> tuple[Timing, dict[str, dict[str, Any]]]:
-    """bnkit's time, and each peer's own or why it has none."""
-    found: dict[str, dict[str, Any]] = {}
-    times: dict[str, list[float]] = {}
-    block = seconds / ROUNDS
-    for peer in peers:
-        try:
-            found[peer.name] = _fastest_entry(peer, item, block)
-            times[peer.name] = []
-        except PeerError as error:
-            found[peer.name] = {"skipped": str(error)}
-    own: list[float] = []
-    for _ in range(ROUNDS):
-        own += measure.sample(call, backend.elapsed, seconds=block, least=1)
-        for peer in peers:
-            if peer.name in times:
-                try:
-                    times[peer.name] += _measured(peer, found[peer.name]["entry"], block)
-                except PeerError as error:
-                    found[peer.name] = {"skipped": str(error)}
-                    del times[peer.name]
-    for name, values in times.items():
-        found[name] |= _microseconds(measure.summarize(values))
-    return measure.summarize(own), found
-
-
-def _fastest_entry(peer: Peer, item: Item, seconds: float) -> dict[str, Any]:
-    """Which of the peer's ways is the fastest here, and the first medians of all, or why one has none."""
-    case = item.case
-    specification = {"workload": "batch_norm", "shape": case.shape, "axis": case.axis, "op": item.op}
-    entries = peer.ask({"prepare": specification | {"dtype": item.dtype}})["entries"]
-    medians: dict[str, float] = {}
-    failures = []
-    for entry in entries:
-        try:
-            medians[entry] = measure.summarize(_measured(peer, entry, seconds)).median
-        except PeerError as error:
-            if not error.alive:
-                raise
-            failures.append(f"{entry}: {error}")
-    if not medians:
-        raise PeerError("; ".join(failures), alive=True)
-    best = min(medians, key=medians.__getitem__)
-    return {"entry": best, "tried_us": {entry: median * 1e6 for entry, median in medians.items()}}
-
-
-def _measured(peer: Peer, entry: str, seconds: float) -> list[float]:
-    times: list[float] = peer.ask({"measure": entry, "seconds": seconds, "least": 1})["times"]
-    return times
 
 
 def _few(call: Callable[[], object], backend: Backend, seconds: float) -> list[float]:
@@ -200,7 +160,7 @@ def _figures(item: Item, backend: Backend, timing: Timing, bandwidth: float) -> 
         "dtype": item.dtype,
         "through": item.through,
         "backend": backend.key,
-        **_microseconds(timing),
+        **turns.microseconds(timing),
         "bytes_one_read": one,
         "bytes_two_reads": two,
         "gb_per_s": one / timing.median / 1e9,
@@ -209,11 +169,3 @@ def _figures(item: Item, backend: Backend, timing: Timing, bandwidth: float) -> 
         "over_floor": timing.median * bandwidth / one,
         "reference": None,
     }
-
-
-def _microseconds(timing: Timing) -> dict[str, float]:
-    return {f"{name}_us": value * 1e6 for name, value in timing._asdict().items()}
-
-
-def _with_ratio(found: dict[str, Any], own: Timing) -> dict[str, Any]:
-    return found if "skipped" in found else {**found, "ratio": found["median_us"] / (own.median * 1e6)}

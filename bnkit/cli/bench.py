@@ -11,22 +11,31 @@ from rich.console import Console
 
 from bnkit import measure
 from bnkit.backend import Backend, get_backend
+from bnkit.benchmark import experiment
 from bnkit.benchmark import rows as benchmark
 from bnkit.benchmark.plot import plot as draw
 from bnkit.benchmark.rows import Item, Row, Settings
 from bnkit.benchmark.workload import DTYPES
 from bnkit.checkpoint import check_target
 from bnkit.cli import bench_text
-from bnkit.cli.shared import BackendOption, as_usage, need, prepare, progress_bar
+from bnkit.cli.shared import BackendOption, DataDirOption, DataOption, as_usage, need, prepare, progress_bar
 from bnkit.experiments import records as record_files
+from bnkit.experiments import weight_scale
 from bnkit.peers import PACKAGES, Peer, PeerError, check_installed, command
+from bnkit.peers.weight_scale import Problem, problem
 
 FIGURES = (".png", ".pdf", ".svg")
 
 
 def bench(
     context: typer.Context,
-    cases: Annotated[str, typer.Option(help="Names of cases or parts of them, as in 100x100,NHWC; else all.")] = "",
+    cases: Annotated[
+        str,
+        typer.Option(
+            help="Names of cases or parts of them, as in 100x100,NHWC; else all of batch norm's. weight-scale is the "
+            "tutorial's experiment, with --data, and takes minutes; the other options are batch norm's."
+        ),
+    ] = "",
     ops: Annotated[str, typer.Option(help=f"Among {', '.join(measure.OPS)}; else all.")] = "",
     dtypes: Annotated[str, typer.Option(help=f"Among {', '.join(DTYPES)}.")] = "float32",
     layouts: Annotated[str, typer.Option(help=f"Among {', '.join(measure.LAYOUTS)}; else all.")] = "",
@@ -34,6 +43,8 @@ def bench(
     against: Annotated[str, typer.Option(help=f"Peers, each in a process of its own: {', '.join(PACKAGES)}.")] = "",
     seconds: Annotated[float, typer.Option(min=0.001, help="Of bnkit, and of each peer, in a row.")] = 0.5,
     reference: Annotated[bool, typer.Option(help="Time the reference ops too; on big tensors once.")] = True,
+    data: DataOption = "digits",
+    data_dir: DataDirOption = None,
     json: Annotated[Path | None, typer.Option(help="Write settings, versions, machine and rows.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the share of the copy bandwidth over the sizes.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Short rows of small cases, to see that it works.")] = False,
@@ -43,7 +54,13 @@ def bench(
     on_host = device.array_module == "numpy"
     with as_usage():
         known = measure.cases(resnet_batch=50 if on_host else 256)
-        chosen = benchmark.chosen_cases(known, _list(cases), _list(layouts), quick=quick)
+        names = _list(cases)
+        of_batch_norm = [name for name in names if name != experiment.NAME]
+        chosen = []
+        if of_batch_norm or not names:
+            chosen = benchmark.chosen_cases(known, of_batch_norm, _list(layouts), quick=quick)
+        elif plot is not None:
+            raise ValueError("plot must be left out where no case of batch norm is measured")
         settings = Settings(
             cases=tuple(case.name for case in chosen),
             ops=_among(ops, "ops", measure.OPS) or tuple(measure.OPS),
@@ -52,6 +69,7 @@ def bench(
             against=_among(against, "against", PACKAGES),
             seconds=min(seconds, 0.05) if quick else seconds,
             reference=reference,
+            experiment=_experiment(data, data_dir, backend, quick) if experiment.NAME in names else None,
             command=_command(context),
         )
         if settings.against and not on_host:
@@ -59,14 +77,16 @@ def bench(
     for peer in settings.against:
         check_installed(peer)
     _check_files(json, plot)
+    work = None if settings.experiment is None else problem(settings.experiment)
     threads = device.details().get("threads") or 1
     with device.scope(), contextlib.ExitStack() as processes:
         peers = [processes.enter_context(contextlib.closing(_start(name, threads))) for name in settings.against]
-        _measure(benchmark.plan(chosen, settings), settings, device, peers, json, plot)
+        _measure(benchmark.plan(chosen, settings), work, settings, device, peers, json, plot)
 
 
 def _measure(
     items: list[Item],
+    work: Problem | None,
     settings: Settings,
     device: Backend,
     peers: list[Peer],
@@ -85,16 +105,24 @@ def _measure(
     console.print(bench_text.head(names))
     try:
         with progress_bar(console) as progress:
-            task = progress.add_task("", total=len(items))
-            for row in benchmark.run(
-                settings, items, device, peers, bandwidth,
-                on_start=lambda item: progress.update(task, description=item.name),
-            ):  # fmt: skip
+            task = progress.add_task("", total=len(items) + (work is not None))
+
+            def told(row: Row) -> None:
                 rows.append(row)
                 console.print(bench_text.line(row, names), markup=False)
                 progress.advance(task)
                 for lost in bench_text.newly_lost(rows):
                     console.print(lost, markup=False)
+
+            for row in benchmark.run(
+                settings, items, device, peers, bandwidth,
+                on_start=lambda item: progress.update(task, description=item.name),
+            ):  # fmt: skip
+                told(row)
+            if work is not None:
+                progress.update(task, description=experiment.NAME)
+                told(experiment.row(work, device, peers))
+                console.print(bench_text.products_line(rows[-1]), markup=False)
     finally:
         for name in names:
             console.print(bench_text.summary_line(rows, name), markup=False)
@@ -106,6 +134,11 @@ def _measure(
         if rows and plot is not None:
             draw(rows, bandwidth / 1e9, caches).savefig(plot, dpi=130)
             console.print(f"wrote {plot}")
+
+
+def _experiment(data: str, data_dir: Path | None, backend: str | None, quick: bool) -> weight_scale.Settings:
+    folder = None if data_dir is None else str(data_dir)
+    return weight_scale.Settings(data=data, data_dir=folder, backend=backend, seeds=1, epochs=2 if quick else 20)
 
 
 def _start(name: str, threads: int) -> Peer:

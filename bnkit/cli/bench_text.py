@@ -7,7 +7,7 @@ from bnkit.benchmark.rows import Row
 
 _LEFT = {"case": 18, "op": 27, "dtype": 8}
 _RIGHT = {"µs": 10, "quartiles": 19, "GB/s": 6, "share": 6, "/floor": 7, "ref": 7}
-_DEPTH = {"function": "", "op": " (op)", "layer": " (layer)"}
+_DEPTH = {"function": "", "op": " (op)", "layer": " (layer)", "experiment": ""}
 
 
 def head(peers: Sequence[str]) -> str:
@@ -18,10 +18,18 @@ def line(row: Row, peers: Sequence[str]) -> str:
     """The row; in the columns of the reference ops and the peers, their time / bnkit's."""
     ratios = [None if row["reference"] is None else row["reference"]["ratio"]]
     ratios += [summary.ratio(row, peer) for peer in peers]
-    figures = [f"{row['median_us']:.1f}", f"{row['low_us']:.1f}–{row['high_us']:.1f}", f"{row['gb_per_s']:.1f}"]
-    figures += [f"{row['share']:.0%}", f"{row['over_floor']:.2f}"]
+    figures = [f"{row['median_us']:.1f}", f"{row['low_us']:.1f}–{row['high_us']:.1f}"]
+    figures += [_figure(row["gb_per_s"], ".1f"), _figure(row["share"], ".0%"), _figure(row["over_floor"], ".2f")]
     figures += ["" if ratio is None else f"{ratio:.2f}×" for ratio in ratios]
     return _join([row["case"], row["op"] + _DEPTH[row["through"]], row["dtype"]], figures)
+
+
+def products_line(row: Row) -> str:
+    """What the experiment's matrix products come to."""
+    return (
+        f"{row['case']}: {row['flops'] / 1e9:.0f} GFLOP of products, {row['gflop_per_s']:.1f} GFLOP/s; large ones have "
+        f"{row['product_gflop_per_s']:.1f} GFLOP/s: {row['share_of_products']:.0%} of the products' floor"
+    )
 
 
 def newly_lost(rows: Sequence[Row]) -> list[str]:
@@ -45,6 +53,10 @@ def summary_line(rows: Sequence[Row], peer: str) -> str:
         f"worst {summary.ratio(worst, peer):.2f}, {worst['op']} {worst['dtype']} {worst['case']} "
         f"({worst['peers'][peer]['entry']})"
     )
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 def _join(left: Sequence[str], right: Sequence[str]) -> str:

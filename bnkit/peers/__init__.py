@@ -4,7 +4,8 @@ The process (`python -m bnkit.peers NAME THREADS`) answers a line of JSON on std
 
     at its start                                        {"versions": {"torch": "2.13.0"}}
     {"prepare": {"workload": "batch_norm", …}}          {"entries": ["F.batch_norm", …]}
-    {"measure": "F.batch_norm", "seconds": 0.1, "least": 3}     {"times": [seconds, …]}
+    {"measure": "F.batch_norm", "seconds": 0.1, "least": 3, "warm_up": true}
+                                                        {"times": [seconds, …]}
 
 or with {"error": reason} where it cannot, after which it goes on. A workload is a module beside this one with
 `prepare(peer, specification)`, which returns calls by name, each of them done when it returns.

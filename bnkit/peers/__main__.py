@@ -38,7 +38,8 @@ def _answers(peer: str) -> Iterator[dict[str, Any]]:
                 answer: dict[str, Any] = {"entries": list(calls)}
             else:
                 call = calls[request["measure"]]
-                answer = {"times": sample(call, seconds=request["seconds"], least=request["least"])}
+                how = {name: request[name] for name in ("seconds", "least", "warm_up")}
+                answer = {"times": sample(call, **how)}
         except Exception as error:  # whatever a library raises is told, and ends nothing
             answer = {"error": f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"}
         yield answer

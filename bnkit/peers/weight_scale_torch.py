@@ -1,7 +1,6 @@
 """The experiment in PyTorch, eager: one network after the other. Its running variance subtracts 1 from the count."""
 
 import itertools
-import os
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ from bnkit.peers.weight_scale import Problem, Run
 
 
 def prepare(work: Problem) -> dict[str, Run]:
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     return {"torch eager": lambda: _run(work)}
 
 
