@@ -236,6 +236,7 @@ def test_an_interrupted_run_keeps_what_was_measured(tmp_path):
     with subprocess.Popen(
         [*command, "--against", "tutorial"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "200"}, text=True, encoding="utf-8",
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a background job has ignored
     ) as process:  # fmt: skip
         assert process.stdout is not None
         for line in process.stdout:

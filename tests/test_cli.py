@@ -109,6 +109,8 @@ def test_an_interrupted_run_exits_with_130_and_leaves_no_file(tmp_path):
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # a shell's background job, which the tests may run in, hands on that SIGINT is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()  # the settings: the work has begun
