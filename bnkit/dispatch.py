@@ -181,7 +181,10 @@ def train_over_ranks(
 def _reduced(xp: Any, reduce: Reduce, part: Array) -> Array:
     summed = reduce(part)
     if tuple(getattr(summed, "shape", ())) != tuple(part.shape):
-        raise ValueError(f"reduce must return an array of shape {tuple(part.shape)} as it was given, got {summed!r}")
+        raise ValueError(
+            f"reduce must return an array of shape {tuple(part.shape)} as it was given, got "
+            f"{tuple(summed.shape) if hasattr(summed, 'shape') else type(summed).__name__}"
+        )
     return contiguous(xp, xp.astype(summed, xp.float64, copy=False), tuple(part.shape))
 
 

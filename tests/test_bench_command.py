@@ -181,6 +181,7 @@ def test_a_peer_that_does_not_come_up_ends_the_run_before_the_work(fake_peer, ca
         (["--dtypes", "int8"], 2, "dtypes must be among float32, float64, float16, bfloat16, got 'int8'"),
         (["--against", "keras"], 2, "against must be among torch, jax, tutorial, got 'keras'"),
         (["--seconds", "0"], 2, "--seconds"),
+        (["--json", "same.png", "--plot", "./same.png"], 2, "must be another file than --json"),
         (["--plot", "figure.txt"], 2, "must end with one of .png, .pdf, .svg"),
         (["--backend", "no-such"], 1, "no backend is named 'no-such'"),
         (["--backend", "strict", "--against", "tutorial"], 2, "the peers run on the CPU"),

@@ -82,7 +82,7 @@ def test_an_unknown_level_leaves_the_reference():
     assert child(code, BNKIT_CPU_LEVEL="x86-64-v9").stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("wrong", ["0", "-1", "two"])
+@pytest.mark.parametrize("wrong", ["0", "-1", "two", "99999999999"])
 def test_a_wrong_number_of_threads_is_told(wrong):
     code = """
         import bnkit

@@ -166,3 +166,17 @@ def test_what_a_library_prints_does_not_disturb_the_answers():
     assert peer.ask({"prepare": {"workload": "noisy"}}) == {"entries": ["loud"]}
     assert len(peer.ask({"measure": "loud", "seconds": 0, "least": 3, "warm_up": True})["times"]) == 3
     peer.close()
+
+
+def test_a_peer_imports_nothing_from_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("print('from the current folder')")
+    monkeypatch.chdir(tmp_path)
+    peer = peers.Peer("tutorial", peers.command("tutorial", 1), 1)
+    peer.close()
+    assert "numpy" in peer.versions
+
+
+def test_what_a_process_prints_at_its_start_is_named(tmp_path):
+    code = "print('welcome')"
+    with pytest.raises(peers.PeerError, match="'welcome', which is no JSON"):
+        peers.Peer("tutorial", [sys.executable, "-c", code], 1)

@@ -19,6 +19,7 @@ from bnkit.reference import BatchNormBackward, BatchNormTrain, Moments, pack_bit
 from . import parallel
 
 T = TypeVar("T")
+_MOST_THREADS = 1024
 _FUSED = "fdeE"  # float32, float64, float16, and ml_dtypes' bfloat16
 _SEARCH_LIMIT: Any = 10_000  # steps np.shares_memory may take; beyond them, arrays count as overlapping
 
@@ -227,10 +228,9 @@ def blas_threads() -> int | None:
 def thread_count() -> int:
     """`BNKIT_NUM_THREADS`, else the CPUs that this process may use."""
     wanted = os.environ.get("BNKIT_NUM_THREADS", "")
-    if wanted and not (wanted.isdecimal() and int(wanted) > 0):
-        raise BackendError(
-            f"BNKIT_NUM_THREADS must be a positive number, got {wanted!r}", remedy="set it so, or unset it"
-        )
+    if wanted and not (wanted.isdecimal() and 0 < int(wanted) <= _MOST_THREADS):
+        limits = f"a positive number of at most {_MOST_THREADS}"
+        raise BackendError(f"BNKIT_NUM_THREADS must be {limits}, got {wanted!r}", remedy="set it so, or unset it")
     return int(wanted) if wanted else cpu_count()
 
 

@@ -157,6 +157,8 @@ def _check_files(json: Path | None, plot: Path | None) -> None:
         if path is not None:
             prepare(path.parent, option)
             check_target(path)
+    if json is not None and plot is not None and json.resolve() == plot.resolve():
+        raise typer.BadParameter(f"must be another file than --json, got {plot} for both", param_hint="--plot")
 
 
 def _list(text: str) -> tuple[str, ...]:

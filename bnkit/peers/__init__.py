@@ -44,7 +44,7 @@ def check_installed(name: str) -> None:
 
 
 def command(name: str, threads: int) -> list[str]:
-    return [sys.executable, "-m", "bnkit.peers", name, str(threads)]
+    return [sys.executable, "-P", "-m", "bnkit.peers", name, str(threads)]  # -P: nothing from the current folder
 
 
 class Peer:
@@ -100,7 +100,12 @@ class Peer:
         if self._lost:
             self.close()
             raise PeerError(self._lost, alive=False)
-        answer: dict[str, Any] = json.loads(line)
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError as error:
+            self._lost = f"answered {line.strip()[:60]!r}, which is no JSON; see what prints when Python starts"
+            self.close()
+            raise PeerError(self._lost, alive=False) from error
         if "error" in answer:
             raise PeerError(answer["error"], alive=True)
         return answer
