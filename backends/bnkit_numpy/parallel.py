@@ -2,7 +2,6 @@
 
 import contextlib
 import contextvars
-import functools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -44,16 +43,11 @@ def _one_thread_each(kernels: Any) -> Iterator[None]:
     """
     setting = _setting
     with setting.lock, setting.restore as restore:
-        restore.enter_context(_blas().limit(limits=1))
+        restore.enter_context(threadpoolctl.threadpool_limits(1, user_api="blas"))
         if kernels is not None:
             restore.callback(kernels.set_threads, kernels.get_threads())
             kernels.set_threads(1)
         yield
-
-
-@functools.cache  # a search through every library of the process, for a setting that takes a microsecond
-def _blas() -> Any:
-    return threadpoolctl.ThreadpoolController().select(user_api="blas")
 
 
 def _start_anew() -> None:
