@@ -37,8 +37,8 @@ template <typename S> index elements_to_cache_line(const S* p) {
 
 // (x - k) * a + b, plus a residual, through a ReLU, with the bits of what that let through.
 template <typename S, bool residual, bool relu, typename V, int M, typename Put>
-inline void put_affine(const Values<V, M>& values, const S* x, const S* added, S* y, std::uint8_t* active,
-                       const Row& row, index i, Put put) {
+BNKIT_INLINE void put_affine(const Values<V, M>& values, const S* x, const S* added, S* y, std::uint8_t* active,
+                             const Row& row, index i, Put put) {
     V value = (load<V>(x + row.start + i) - values.of[K]) * values.of[SCALE] + values.of[SHIFT];
     if (residual) value += load<V>(added + row.start + i);
     if (residual && relu && active) put_bits(active + row.bits, i, lanes<V>(), positive(value));
@@ -98,7 +98,7 @@ template <typename S, bool residual, bool relu> struct TrainKernel : Sums<S> {
     }
 
     template <typename V, typename Put>
-    void map(const Values<V, 3>& values, V, const Row& row, index i, Put put) const {
+    BNKIT_INLINE void map(const Values<V, 3>& values, V, const Row& row, index i, Put put) const {
         put_affine<S, residual, relu>(values, call.x, call.residual, call.y, call.active, row, i, put);
     }
 };
@@ -120,7 +120,7 @@ template <typename S, bool residual, bool relu> struct InferenceKernel {
     }
 
     template <typename V, typename Put>
-    void map(const Values<V, 3>& values, V, const Row& row, index i, Put put) const {
+    BNKIT_INLINE void map(const Values<V, 3>& values, V, const Row& row, index i, Put put) const {
         put_affine<S, residual, relu>(values, call.x, call.residual, call.y, call.active, row, i, put);
     }
 };
@@ -145,7 +145,7 @@ template <typename S, Gate gate> struct BackwardKernel {
         set_affine(lines, channel, line, count, call.mean, call.rstd, call.gamma, call.beta);
     }
 
-    template <typename V, int M> V let_through(const Values<V, M>& values, V d, const Row& row, index i) const {
+    template <typename V, int M> BNKIT_INLINE V let_through(const Values<V, M>& values, V d, const Row& row, index i) const {
         const V dy = load<V>(call.dy + row.start + i);
         if constexpr (gate == Gate::by_bits) return where(get_bits(call.active + row.bits, i, lanes<V>()), dy);
         else if constexpr (gate == Gate::by_x) return d * values.of[SCALE] + values.of[SHIFT] > V{} ? dy : V{};
@@ -157,7 +157,7 @@ template <typename S, Gate gate> struct BackwardKernel {
         prefetch(call.dy + i);
     }
 
-    template <typename V, int M> Pair<V> term(const Values<V, M>& values, V, const Row& row, index i) const {
+    template <typename V, int M> BNKIT_INLINE Pair<V> term(const Values<V, M>& values, V, const Row& row, index i) const {
         const V d = load<V>(call.x + row.start + i) - values.of[K], g = let_through(values, d, row, i);
         return {g, g * d};
     }
@@ -181,7 +181,7 @@ template <typename S, Gate gate> struct BackwardKernel {
     }
 
     template <typename V, typename Put>
-    void map(const Values<V, 5>& values, V, const Row& row, index i, Put put) const {
+    BNKIT_INLINE void map(const Values<V, 5>& values, V, const Row& row, index i, Put put) const {
         const V d = load<V>(call.x + row.start + i) - values.of[K], g = let_through(values, d, row, i);
         const V through_statistics = call.train ? d * values.of[SLOPE] + values.of[OFFSET] : V{};
         if (call.dresidual) put.put(call.dresidual + row.start + i, g);

@@ -34,13 +34,13 @@ template <typename V, int M> struct Values {
     V of[M];
 };
 
-template <typename V, int M, typename Lines> inline Values<V, M> values_of_columns(const Lines& lines, index line) {
+template <typename V, int M, typename Lines> BNKIT_INLINE Values<V, M> values_of_columns(const Lines& lines, index line) {
     Values<V, M> values;
     for (int m = 0; m < M; ++m) values.of[m] = load<V>(lines.of(m) + line);
     return values;
 }
 
-template <typename V, int M, typename Lines> inline Values<V, M> values_of_channel(const Lines& lines, index line) {
+template <typename V, int M, typename Lines> BNKIT_INLINE Values<V, M> values_of_channel(const Lines& lines, index line) {
     Values<V, M> values;
     for (int m = 0; m < M; ++m) values.of[m] = V{} + lines.of(m)[line];
     return values;

@@ -83,7 +83,7 @@ template <typename S> struct Sums {
 
     void fetch(index i) const { prefetch(x + i); }
 
-    template <typename V, int M> Pair<V> term(const Values<V, M>& values, V, const Row& row, index i) const {
+    template <typename V, int M> BNKIT_INLINE Pair<V> term(const Values<V, M>& values, V, const Row& row, index i) const {
         const V d = load<V>(x + row.start + i) - values.of[K];
         return {d, d * d};
     }

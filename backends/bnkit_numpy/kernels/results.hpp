@@ -60,12 +60,14 @@ template <typename K> class Mapper {
         index i = 0;
         if (streamed_ && frame_.rows.runs) {
             // Whole cache lines of the first result are streamed; the ends, which other channels complete, are not.
+            const auto vector = of(V{}, 0);  // a run has one for all its elements: in registers, whatever is stored
+            const auto few = of(Part{}, 0);
             const index head = smaller(frame_.kernel.to_cache_line(row.start), width);
-            for (; i + part <= head; i += part) frame_.kernel.map(of(Part{}, i), Part{}, row, i, Cached{});
+            for (; i + part <= head; i += part) frame_.kernel.map(few, Part{}, row, i, Cached{});
             for (; i + cache_line <= width; i += cache_line) {
-                for (index v = i; v < i + cache_line; v += step) frame_.kernel.map(of(V{}, v), V{}, row, v, Streamed{});
+                for (index v = i; v < i + cache_line; v += step) frame_.kernel.map(vector, V{}, row, v, Streamed{});
             }
-            for (; i + part <= width; i += part) frame_.kernel.map(of(Part{}, i), Part{}, row, i, Cached{});
+            for (; i + part <= width; i += part) frame_.kernel.map(few, Part{}, row, i, Cached{});
         } else if (streamed_) {  // the next row goes on where this one ends
             for (; i + step <= width; i += step) frame_.kernel.map(of(V{}, i), V{}, row, i, Streamed{});
             for (; i + part <= width; i += part) frame_.kernel.map(of(Part{}, i), Part{}, row, i, Streamed{});
