@@ -144,8 +144,8 @@ class NumpyBackend(Backend):
         if mask is not None or not self._fuses(x):
             options = {"mask": mask, "activation": activation, "active": self._plain_bits(active, x)}
             return super().batch_norm_gradient_sums(dy, x, gamma, beta, mean, rstd, **options)
-        sums = self._kernels.gradient_sums(dy, x, gamma, beta, mean, rstd, active, relu)
-        return sums[0], sums[1]
+        sums: tuple[Array, Array] = self._kernels.gradient_sums(dy, x, gamma, beta, mean, rstd, active, relu)
+        return sums
 
     def batch_norm_backward(  # type: ignore[override]
         self,

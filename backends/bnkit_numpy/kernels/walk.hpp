@@ -10,7 +10,7 @@
 //
 // Tried and dropped: taking the sums of the next channel while the results of this one are written (memory reads and
 // writes at once, but it lost to plain order), software prefetch of runs, narrow blocks of columns of tall matrices,
-// sums of 32 rows of a few columns in registers (strides of a row kept memory at 16 of 33 GB/s).
+// sums of 32 rows of a few columns in registers (strides of a row kept memory below half of its speed).
 #pragma once
 
 #include "results.hpp"
