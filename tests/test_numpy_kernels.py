@@ -12,7 +12,7 @@ import pytest
 
 import bnkit
 from bnkit import reference
-from bnkit_numpy import compiled_kernels
+from bnkit_numpy import check_level, compiled_kernels
 
 pytestmark = pytest.mark.skipif(compiled_kernels() is None, reason="installed without the compiled kernels")
 
@@ -77,21 +77,50 @@ def test_every_level_that_this_machine_has_passes_the_conformance_suite(level):
     assert child(code, BNKIT_CPU_LEVEL=level).stdout.strip() == level
 
 
-def test_an_unknown_level_leaves_the_reference():
+def test_the_level_off_leaves_the_reference():
     code = "import bnkit; print(bnkit.get_backend('numpy').details()['compiled_kernels'])"
-    assert child(code, BNKIT_CPU_LEVEL="x86-64-v9").stdout.strip() == "False"
+    assert child(code, BNKIT_CPU_LEVEL="off").stdout.strip() == "False"
+
+
+SETTING = """
+    import bnkit
+    try:
+        bnkit.get_backend("numpy")
+    except bnkit.BackendError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("wrong", ["avx512", "x86-64-v9", "v3", "OFF", " "])
+def test_an_unknown_level_is_told(wrong):
+    levels = ", ".join([*reversed(compiled_kernels().kernel_levels()), "off"])
+    expected = f"BNKIT_CPU_LEVEL must be one of {levels} on this machine, got {wrong!r}; set it so, or unset it"
+    assert child(SETTING, BNKIT_CPU_LEVEL=wrong).stdout.strip() == expected
+
+
+def test_a_level_without_any_kernels_is_told(monkeypatch):
+    monkeypatch.setenv("BNKIT_CPU_LEVEL", "x86-64-v3")
+    with pytest.raises(bnkit.BackendError, match="BNKIT_CPU_LEVEL must be off where bnkit is installed without its"):
+        check_level(None)
+
+
+def test_a_level_that_this_machine_has_not_is_told():
+    here = compiled_kernels().kernel_levels()
+    others = {"x86-64-v4", "x86-64-v3", "x86-64-v2", "neon", "generic"} - set(here)
+    for level in others:
+        assert f"on this machine, got '{level}'" in child(SETTING, BNKIT_CPU_LEVEL=level).stdout
+
+
+def test_the_levels_of_this_machine_are_those_below_its_best():
+    levels = compiled_kernels().kernel_levels()
+    best = compiled_kernels().cpu_level()
+    x86 = ["x86-64-v4", "x86-64-v3", "x86-64-v2"]
+    assert levels == (x86[x86.index(best) :] if best in x86 and levels != ["generic"] else levels[:1])
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "two", "99999999999"])
 def test_a_wrong_number_of_threads_is_told(wrong):
-    code = """
-        import bnkit
-        try:
-            bnkit.get_backend("numpy")
-        except bnkit.BackendError as error:
-            print(error)
-    """
-    assert "BNKIT_NUM_THREADS must be a positive number" in child(code, BNKIT_NUM_THREADS=wrong).stdout
+    assert "BNKIT_NUM_THREADS must be a positive number" in child(SETTING, BNKIT_NUM_THREADS=wrong).stdout
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -32,6 +32,7 @@ class NumpyBackend(Backend):
         self.xp = np
         self.device = "cpu"
         kernels = compiled_kernels()
+        check_level(kernels)
         self._kernels: Any = kernels if kernels is not None and kernels.kernel_level() is not None else None
         self.threads = thread_count()
         if self._kernels is not None:
@@ -217,6 +218,16 @@ def compiled_kernels() -> ModuleType | None:
         return None
     except ImportError as error:
         raise BackendError(f"the compiled kernels cannot be loaded ({error})", remedy="reinstall bnkit") from error
+
+
+def check_level(kernels: ModuleType | None) -> None:
+    """BackendError where `BNKIT_CPU_LEVEL` names neither a level of the kernels that this machine runs nor "off"."""
+    wanted = os.environ.get("BNKIT_CPU_LEVEL", "")
+    legal = [*(reversed(kernels.kernel_levels()) if kernels else ()), "off"]
+    if wanted and wanted not in legal:
+        where = "on this machine" if kernels else "where bnkit is installed without its kernels"
+        limits = f"{'one of ' * (len(legal) > 1)}{', '.join(legal)} {where}"
+        raise BackendError(f"BNKIT_CPU_LEVEL must be {limits}, got {wanted!r}", remedy="set it so, or unset it")
 
 
 def blas_threads() -> int | None:

@@ -45,19 +45,26 @@ const NamedLevel levels[] = {
 #endif
 };
 
-// The best level that this machine and BNKIT_CPU_LEVEL allow; null where none does.
-const NamedLevel* choose_level() {
-    const char* wanted = std::getenv("BNKIT_CPU_LEVEL");
+// The levels that this machine runs, best first.
+std::vector<const NamedLevel*> levels_here() {
+    std::vector<const NamedLevel*> found;
 #if defined(BNKIT_X86_LEVELS)
     bool here = false;
 #else
     bool here = true;  // the one level is what any machine of the kind runs
 #endif
-    bool allowed = wanted == nullptr || *wanted == '\0';
     for (const NamedLevel& level : levels) {
         here = here || std::strcmp(level.name, cpu_level()) == 0;
-        allowed = allowed || std::strcmp(level.name, wanted) == 0;
-        if (here && allowed) return &level;
+        if (here) found.push_back(&level);
+    }
+    return found;
+}
+
+// The one of them that BNKIT_CPU_LEVEL names, else the best; null where there is none. Python tells what is wrong.
+const NamedLevel* choose_level() {
+    const char* wanted = std::getenv("BNKIT_CPU_LEVEL");
+    for (const NamedLevel* level : levels_here()) {
+        if (wanted == nullptr || *wanted == '\0' || std::strcmp(level->name, wanted) == 0) return level;
     }
     return nullptr;
 }
@@ -294,6 +301,12 @@ nb::tuple cross_entropy(nb::handle logits, nb::handle labels, nb::handle weights
 
 const char* version() { return BNKIT_VERSION; }
 
+nb::list kernel_levels() {
+    nb::list names;
+    for (const NamedLevel* level : levels_here()) names.append(level->name);
+    return names;
+}
+
 const char* kernel_level() { return chosen ? chosen->name : nullptr; }
 
 void* import_numpy() {
@@ -309,6 +322,7 @@ NB_MODULE(_kernels, m) {
     m.def("version", &version, "The version of bnkit this module was built from.");
     m.def("cpu_level", &cpu_level, "The SIMD level of this machine: an x86-64 level, \"neon\" or \"generic\".");
     m.def("kernel_level", &kernel_level, "The level of the kernels in use; None where none fits this machine.");
+    m.def("kernel_levels", &kernel_levels, "The levels of the kernels that this machine runs, best first.");
     m.def("set_threads", &set_threads, nb::arg("count"));
     m.def("get_threads", &get_threads);
     using nb::arg;
