@@ -215,6 +215,7 @@ def _save(
 ) -> None:
     memory = {f"optimizer/{name}": model.backend.to_numpy(array) for name, array in optimizer.state.items()}
     description = {"settings": settings, "records": records, "steps": optimizer.steps, "lr": optimizer.lr.tolist()}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)  # it was there at the start, and is what a resumption needs
     files.save(path, "fit", description, {**model.arrays(), **memory})
 
 

@@ -1,6 +1,7 @@
 """Trainings that go on from a checkpoint, and the checkpoints that are refused."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -161,6 +162,17 @@ def test_a_checkpoint_in_a_missing_folder_is_refused_before_anything_moves(backe
         train(model, optimizer=optimizer, checkpoint=tmp_path / "missing" / "run.npz")
     assert everything(model) == before
     assert optimizer.steps == 0
+
+
+def test_a_folder_that_went_during_the_training_is_made_again(tmp_path):
+    path, options = tmp_path / "folder" / "run.npz", {"epochs": 3}
+    path.parent.mkdir()
+
+    def remove(record, m):
+        shutil.rmtree(path.parent)
+
+    records = train(make("numpy"), checkpoint=path, callbacks=[remove], **options)
+    assert train(make("numpy", Watched), checkpoint=path, **options) == records
 
 
 def test_an_epoch_whose_callback_fails_is_trained_again(backend, tmp_path):

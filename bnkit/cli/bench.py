@@ -2,7 +2,7 @@
 
 import contextlib
 import shlex
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -17,14 +17,13 @@ from bnkit.benchmark.plot import plot as draw
 from bnkit.benchmark.rows import Item, Row, Settings
 from bnkit.benchmark.workload import DTYPES
 from bnkit.checkpoint import check_target
-from bnkit.cli import bench_text
+from bnkit.cli import bench_text, results
+from bnkit.cli.interrupts import held_on_demand
 from bnkit.cli.shared import BackendOption, DataDirOption, DataOption, as_usage, need, prepare, progress_bar
 from bnkit.experiments import records as record_files
 from bnkit.experiments import weight_scale
 from bnkit.peers import PACKAGES, Peer, PeerError, check_installed, command
 from bnkit.peers.weight_scale import Problem, problem
-
-FIGURES = (".png", ".pdf", ".svg")
 
 
 def bench(
@@ -103,7 +102,28 @@ def _measure(
     console.print(f"copy bandwidth {bandwidth / 1e9:.1f} GB/s, read and written")
     names = [peer.name for peer in peers]
     console.print(bench_text.head(names))
-    try:
+
+    def summarize() -> None:
+        for name in names:
+            console.print(bench_text.summary_line(rows, name), markup=False)
+
+    def keep() -> None:
+        versions = {name: version for peer in peers for name, version in peer.versions.items()}
+        machine = {"copy_gb_per_s": bandwidth / 1e9, "caches": caches}
+        files: dict[Path, Callable[[Path], None]] = {}
+        if rows and json is not None:
+            files[json] = lambda path: record_files.write(
+                path, settings, rows, device, more_versions=versions, more_machine=machine
+            )
+        if rows and plot is not None:
+            files[plot] = lambda path: results.save_figure(draw(rows, bandwidth / 1e9, caches), path, dpi=130)
+        results.write(files)
+
+    with held_on_demand() as hold_interrupts, contextlib.ExitStack() as at_the_end:
+        # The last comes first, and each of them also when another fails: stdout may be a pipe that nobody reads.
+        at_the_end.callback(keep)
+        at_the_end.callback(summarize)
+        at_the_end.callback(hold_interrupts)
         with progress_bar(console) as progress:
             task = progress.add_task("", total=len(items) + (work is not None))
 
@@ -123,17 +143,7 @@ def _measure(
                 progress.update(task, description=experiment.NAME)
                 told(experiment.row(work, device, peers))
                 console.print(bench_text.products_line(rows[-1]), markup=False)
-    finally:
-        for name in names:
-            console.print(bench_text.summary_line(rows, name), markup=False)
-        if rows and json is not None:
-            versions = {name: version for peer in peers for name, version in peer.versions.items()}
-            machine = {"copy_gb_per_s": bandwidth / 1e9, "caches": caches}
-            record_files.write(json, settings, rows, device, more_versions=versions, more_machine=machine)
-            console.print(f"wrote {json}")
-        if rows and plot is not None:
-            draw(rows, bandwidth / 1e9, caches).savefig(plot, dpi=130)
-            console.print(f"wrote {plot}")
+            hold_interrupts()
 
 
 def _experiment(data: str, data_dir: Path | None, backend: str | None, quick: bool) -> weight_scale.Settings:
@@ -150,8 +160,10 @@ def _start(name: str, threads: int) -> Peer:
 
 def _check_files(json: Path | None, plot: Path | None) -> None:
     if plot is not None:
-        if plot.suffix not in FIGURES:
-            raise typer.BadParameter(f"must end with one of {', '.join(FIGURES)}, got {plot}", param_hint="--plot")
+        if plot.suffix.lower() not in results.FIGURES:
+            raise typer.BadParameter(
+                f"must end with one of {', '.join(results.FIGURES)}, got {plot}", param_hint="--plot"
+            )
         need("matplotlib")
     for option, path in (("--json", json), ("--plot", plot)):
         if path is not None:

@@ -1,6 +1,7 @@
 """`bnkit run`: the experiments, a command each."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bnkit.backend import get_backend
+from bnkit.cli import results
+from bnkit.cli.interrupts import held_on_demand
 from bnkit.cli.shared import (
     BackendOption,
     DataDirOption,
@@ -48,19 +51,30 @@ def run_weight_scale(
     need("matplotlib")
     prepare(out)
     print_settings("weight-scale", dataclasses.asdict(settings))
-    with progress_bar() as progress:
-        task = progress.add_task("training 32 networks a seed", total=None)
-        records = weight_scale.run(
-            settings, on_progress=lambda done, total: progress.update(task, completed=done, total=total)
-        )
+    with held_on_demand() as hold_interrupts:
+        with progress_bar() as progress:
+            task = progress.add_task("training 32 networks a seed", total=None)
+            records = weight_scale.run(
+                settings, on_progress=lambda done, total: progress.update(task, completed=done, total=total)
+            )
+        hold_interrupts()
+        try:
+            Console().print(_table(settings, records))
+        finally:  # stdout may be a pipe that nobody reads any more
+            device = get_backend(backend)
+            files: dict[Path, Callable[[Path], None]] = {
+                out / "weight_scale.json": lambda path: record_files.write(path, settings, records, device),
+                out / "weight_scale.png": lambda path: results.save_figure(weight_scale.plot(records), path, dpi=120),
+            }
+            results.write(files)
+
+
+def _table(settings: weight_scale.Settings, records: list[record_files.Record]) -> Table:
     over = "" if settings.seeds == 1 else f", mean and range over {settings.seeds} seeds"
     table = Table("W", "plain", "batch norm", title=f"accuracy on the training images{over}")
     for scale, kinds in weight_scale.final(records).items():
         table.add_row(f"{scale:.3g}", *(_accuracy(*kinds[kind]) for kind in (False, True)))
-    Console().print(table)
-    record_files.write(out / "weight_scale.json", settings, records, get_backend(backend))
-    weight_scale.plot(records).savefig(out / "weight_scale.png", dpi=120)
-    typer.echo(f"wrote {out / 'weight_scale.png'} and {out / 'weight_scale.json'}")
+    return table
 
 
 def _accuracy(mean: float, lowest: float, highest: float, diverged: int) -> str:

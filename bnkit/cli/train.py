@@ -8,6 +8,8 @@ import typer
 from bnkit import data as datasets
 from bnkit import optim
 from bnkit.checkpoint import check_target
+from bnkit.cli import results
+from bnkit.cli.interrupts import held_on_demand
 from bnkit.cli.shared import (
     BackendOption,
     DataDirOption,
@@ -77,30 +79,41 @@ def train(
             prepare(path.parent)
             check_target(path)
     print_settings("train", {"data": repr(loaded), **model.config, "optimizer": repr(stepper), "epochs": epochs})
-    with progress_bar() as progress:
-        task = progress.add_task("training", total=epochs)
+    done: list[Record] = []
 
-        def show(record: Record, _: MLP) -> None:
-            description = f"loss {_mean(record['loss']):.4f}, test accuracy {_mean(record['test_accuracy']):.4f}"
-            progress.update(task, completed=record["epoch"], description=description)
+    def show(record: Record, _: MLP) -> None:
+        done.append(record)
+        description = f"loss {_mean(record['loss']):.4f}, test accuracy {_mean(record['test_accuracy']):.4f}"
+        progress.update(task, completed=record["epoch"], description=description)
 
-        with as_usage():
-            records = fit(
-                model,
-                loaded,
-                optimizer=stepper,
-                epochs=epochs,
-                batch_size=batch_size,
-                seed=seeds if isinstance(seeds, int) else seeds[0],
-                callbacks=[show] if patience is None else [show, EarlyStopping(patience=patience)],
-                checkpoint=checkpoint,
-            )
-    model.save(out)
-    last = records[-1]
-    typer.echo(f"epochs: {last['epoch']}, training loss: {_values(last['loss'])}")
-    typer.echo(f"training accuracy: {_values(last['train_accuracy'])}")
-    typer.echo(f"test accuracy: {_values(last['test_accuracy'])}")
-    typer.echo(f"wrote {out}")
+    with held_on_demand() as hold_interrupts:
+        try:
+            with progress_bar() as progress, as_usage():
+                task = progress.add_task("training", total=epochs)
+                records = fit(
+                    model,
+                    loaded,
+                    optimizer=stepper,
+                    epochs=epochs,
+                    batch_size=batch_size,
+                    seed=seeds if isinstance(seeds, int) else seeds[0],
+                    callbacks=[show] if patience is None else [show, EarlyStopping(patience=patience)],
+                    checkpoint=checkpoint,
+                )
+        except OSError as error:
+            if not done:
+                raise
+            hold_interrupts()  # the checkpoint cannot be written any more, the network perhaps can
+            results.write({out: model.save})
+            raise OSError(f"{error}; {out} holds the network after epoch {done[-1]['epoch']}") from error
+        hold_interrupts()
+        last = records[-1]
+        try:
+            typer.echo(f"epochs: {last['epoch']}, training loss: {_values(last['loss'])}")
+            typer.echo(f"training accuracy: {_values(last['train_accuracy'])}")
+            typer.echo(f"test accuracy: {_values(last['test_accuracy'])}")
+        finally:  # stdout may be a pipe that nobody reads any more
+            results.write({out: model.save})
 
 
 def _sizes(text: str) -> list[int]:

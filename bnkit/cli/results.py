@@ -1,0 +1,40 @@
+"""The files that a command leaves: each whole or not at all, and none lost with its folder."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from bnkit.checkpoint import replacing
+
+FIGURES = (".png", ".pdf", ".svg")
+
+
+def write(results: Mapping[Path, Callable[[Path], None]]) -> None:
+    """Write each result by its function, and say where it is; a folder that went meanwhile is made again.
+
+    OSError at the end where one lies elsewhere, since its place cannot be written any more.
+    """
+    said = []
+    moved = []
+    for path, put in results.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            put(path)
+            said.append(f"wrote {path}")
+        except OSError as error:
+            elsewhere = Path(tempfile.mkdtemp(prefix="bnkit-")) / path.name
+            put(elsewhere)
+            moved.append(f"cannot write {path} ({error.strerror or error}); wrote {elsewhere} instead, move it")
+    for line in said:
+        typer.echo(line)
+    if moved:
+        raise OSError("; ".join(moved))
+
+
+def save_figure(figure: Any, path: Path, *, dpi: int) -> None:
+    """Write a figure of matplotlib in the format that the suffix names."""
+    with replacing(path) as file:
+        figure.savefig(file, format=path.suffix[1:], dpi=dpi)

@@ -1,0 +1,93 @@
+"""Ctrl-C during the work and the writing of what it leaves, once and many times over."""
+
+import os
+import signal
+import time
+
+import pytest
+from commands import COMMANDS, FILES, after_the_work, check_whole
+from commands import workplace as workplace
+
+from bnkit.cli import bench, interrupts, main
+
+
+@pytest.fixture
+def listening():
+    """SIGINT is heard: a shell's background job, which the tests may run in, hands on that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def press():
+    signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.usefixtures("listening")
+@pytest.mark.parametrize("times", [1, 5])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_interrupt_waits_for_the_files_to_be_written(command, times, monkeypatch, workplace, capfd):
+    sync = os.fsync
+
+    def interrupted(handle):
+        for _ in range(times):
+            press()
+        sync(handle)
+
+    after_the_work(monkeypatch, command, lambda: None)
+    monkeypatch.setattr(os, "fsync", interrupted)
+    assert main(COMMANDS[command].split()) == 130
+    folder = workplace / "results"
+    assert sorted(path.name for path in folder.iterdir()) == FILES[command]
+    for name in FILES[command]:
+        check_whole(folder / name)
+    assert capfd.readouterr().err.count("one moment") == 1
+
+
+@pytest.mark.usefixtures("listening")
+def test_a_second_interrupt_between_the_work_and_the_writing_loses_nothing(monkeypatch, workplace):
+    shown = bench.progress_bar
+
+    class Pressing:
+        """A progress bar that is left a second Ctrl-C after the first."""
+
+        def __init__(self, console):
+            self.bar = shown(console)
+
+        def __enter__(self):
+            return self.bar.__enter__()
+
+        def __exit__(self, *error):
+            press()
+            self.bar.__exit__(*error)
+
+    monkeypatch.setattr(bench, "progress_bar", Pressing)
+    after_the_work(monkeypatch, "bench", press)
+    assert main(COMMANDS["bench"].split()) == 130
+    for name in FILES["bench"]:
+        check_whole(workplace / "results" / name)
+
+
+@pytest.mark.usefixtures("listening")
+def test_another_interrupt_ends_work_that_the_first_did_not(monkeypatch):
+    monkeypatch.setattr(interrupts, "_ONE_WISH", 0.05)
+    raised = []
+    with interrupts.held_on_demand():
+        for wait in (0, 0, 0.1):
+            time.sleep(wait)
+            try:
+                press()
+            except KeyboardInterrupt:  # somebody swallows it
+                raised.append(wait)
+    assert raised == [0, 0.1]
+
+
+def test_an_ignored_interrupt_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupts.held_on_demand():
+            press()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
