@@ -29,17 +29,19 @@ from bnkit.peers.weight_scale import Problem, problem
 def bench(
     context: typer.Context,
     cases: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Names of cases or parts of them, as in 100x100,NHWC; else all of batch norm's. weight-scale is the "
             "tutorial's experiment, with --data, and takes minutes; the other options are batch norm's."
         ),
-    ] = "",
-    ops: Annotated[str, typer.Option(help=f"Among {', '.join(measure.OPS)}; else all.")] = "",
+    ] = None,
+    ops: Annotated[str | None, typer.Option(help=f"Among {', '.join(measure.OPS)}; else all.")] = None,
     dtypes: Annotated[str, typer.Option(help=f"Among {', '.join(DTYPES)}.")] = "float32",
-    layouts: Annotated[str, typer.Option(help=f"Among {', '.join(measure.LAYOUTS)}; else all.")] = "",
+    layouts: Annotated[str | None, typer.Option(help=f"Among {', '.join(measure.LAYOUTS)}; else all.")] = None,
     backend: BackendOption = None,
-    against: Annotated[str, typer.Option(help=f"Peers, each in a process of its own: {', '.join(PACKAGES)}.")] = "",
+    against: Annotated[
+        str | None, typer.Option(help=f"Peers, each in a process of its own: {', '.join(PACKAGES)}.")
+    ] = None,
     seconds: Annotated[float, typer.Option(min=0.001, help="Of bnkit, and of each peer, in a row.")] = 0.5,
     reference: Annotated[bool, typer.Option(help="Time the reference ops too; on big tensors once.")] = True,
     data: DataOption = "digits",
@@ -53,17 +55,17 @@ def bench(
     on_host = device.array_module == "numpy"
     with as_usage():
         known = measure.cases(resnet_batch=50 if on_host else 256)
-        names = _list(cases)
+        names = _list(cases, "cases")
         of_batch_norm = [name for name in names if name != experiment.NAME]
         chosen = []
         if of_batch_norm or not names:
-            chosen = benchmark.chosen_cases(known, of_batch_norm, _list(layouts), quick=quick)
+            chosen = benchmark.chosen_cases(known, of_batch_norm, _list(layouts, "layouts"), quick=quick)
         elif plot is not None:
             raise ValueError("plot must be left out where no case of batch norm is measured")
         settings = Settings(
             cases=tuple(case.name for case in chosen),
             ops=_among(ops, "ops", measure.OPS) or tuple(measure.OPS),
-            dtypes=_among(dtypes, "dtypes", DTYPES) or ("float32",),
+            dtypes=_among(dtypes, "dtypes", DTYPES),
             backend=backend,
             against=_among(against, "against", PACKAGES),
             seconds=min(seconds, 0.05) if quick else seconds,
@@ -173,12 +175,16 @@ def _check_files(json: Path | None, plot: Path | None) -> None:
         raise typer.BadParameter(f"must be another file than --json, got {plot} for both", param_hint="--plot")
 
 
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+def _list(text: str | None, option: str) -> tuple[str, ...]:
+    """What lies between the commas, () where the option is left out; ValueError where it is empty, as by a variable."""
+    values = tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
+    if text is not None and not values:
+        raise ValueError(f"{option} must name at least one, got {text!r}; or leave it out")
+    return values
 
 
-def _among(text: str, option: str, names: Collection[str]) -> tuple[str, ...]:
-    values = _list(text)
+def _among(text: str | None, option: str, names: Collection[str]) -> tuple[str, ...]:
+    values = _list(text, option)
     for value in values:
         if value not in names:
             raise ValueError(f"{option} must be among {', '.join(names)}, got {value!r}")
