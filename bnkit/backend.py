@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .backend_base import Array as Array
 from .backend_base import Backend as Backend
 from .backend_base import BackendError as BackendError
@@ -192,9 +194,15 @@ def _owning_class(array_type: type) -> type[Backend]:
         with contextlib.suppress(BackendError):
             if _class(name).owns(array_type):
                 return _class(name)
+    remedy = "convert it by bnkit.get_backend().asarray()"
+    if issubclass(array_type, np.ma.MaskedArray):  # which that would strip of its mask
+        remedy = (
+            "give a.data for it, and to batch_norm mask=~np.ma.getmaskarray(a), which is True where an element counts; "
+            "or a.filled(value)"
+        )
     raise TypeError(
         f"expected an array of one of the backends ({', '.join(_names())}), got {array_type.__module__}."
-        f"{array_type.__qualname__}; convert it by bnkit.get_backend().asarray()"
+        f"{array_type.__qualname__}; {remedy}"
     )
 
 

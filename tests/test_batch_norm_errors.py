@@ -1,5 +1,6 @@
 """What is refused, as which error, and that nothing was written before it was."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -232,6 +233,15 @@ def test_out_of_another_memory_layout_is_refused() -> None:
 def test_masked_arrays_and_matrices_are_refused() -> None:
     with pytest.raises(TypeError, match="MaskedArray"):
         bnkit.batch_norm(np.ma.masked_array(GOOD["x"]), None, None, train=True)
+
+
+def test_the_remedy_for_a_masked_array_keeps_what_its_mask_means() -> None:
+    a = np.ma.masked_array(random(20, 3), mask=random(20, 3) > 0.5)
+    with pytest.raises(TypeError, match=re.escape("give a.data for it, and to batch_norm mask=~np.ma.getmaskarray(a)")):
+        bnkit.batch_norm(a, None, None, train=True)
+    y, _ = bnkit.batch_norm(a.data, None, None, train=True, mask=~np.ma.getmaskarray(a))
+    expected = (a - a.mean(axis=0)) / np.sqrt(a.var(axis=0) + 1e-5)
+    np.testing.assert_allclose(y[~a.mask], expected.compressed(), rtol=1e-5, atol=1e-6)  # float32, to a few roundings
 
 
 def test_ghost_batches_need_the_batch_axis_before_the_channels() -> None:
