@@ -1,5 +1,5 @@
 import sys
 
-from bnkit.cli import main
+from bnkit_command import main
 
 sys.exit(main())

@@ -46,7 +46,7 @@ def test_an_interrupt_waits_for_the_files_to_be_written(command, times, monkeypa
 
 
 @pytest.mark.usefixtures("listening")
-def test_a_second_interrupt_between_the_work_and_the_writing_loses_nothing(monkeypatch, workplace):
+def test_a_second_interrupt_between_the_work_and_the_writing_loses_nothing(monkeypatch, workplace, capsys):
     shown = bench.progress_bar
 
     class Pressing:
@@ -67,6 +67,7 @@ def test_a_second_interrupt_between_the_work_and_the_writing_loses_nothing(monke
     assert main(COMMANDS["bench"].split()) == 130
     for name in FILES["bench"]:
         check_whole(workplace / "results" / name)
+    assert capsys.readouterr().err == "bnkit: interrupted\n"
 
 
 @pytest.mark.usefixtures("listening")

@@ -8,6 +8,7 @@ import typer
 
 import bnkit
 from bnkit.cli import bench, info, run, train
+from bnkit_command import INTERRUPTED
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -23,19 +24,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code. An error is one line on stderr, with `--debug` a traceback."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    code = 0
     try:
         app(args=[a for a in arguments if a != "--debug"], prog_name="bnkit")
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
-        return 130
+        code = INTERRUPTED
     except Exception as error:
+        code = INTERRUPTED if _from_interrupt(error) else 1
         if debug:
             raise
-        message = " ".join(str(error).split()) or type(error).__name__
-        typer.echo(f"bnkit: {message}", err=True)
-        return 1
-    return 0
+        if code == 1:
+            message = " ".join(str(error).split()) or type(error).__name__
+            typer.echo(f"bnkit: {message}", err=True)
+    if code == INTERRUPTED:  # typer made an exit of most KeyboardInterrupts
+        typer.echo("bnkit: interrupted", err=True)
+    return code
+
+
+def _from_interrupt(error: BaseException | None) -> bool:
+    """Whether this is a KeyboardInterrupt that was taken for another error, as the making of a class does."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
 
 
 def _show_version(asked: bool) -> None:
