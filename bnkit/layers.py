@@ -13,6 +13,7 @@ import numpy as np
 from . import checks
 from .backend import Array, Backend, Key, backend_of, dtype_name, get_backend
 from .batch_norm import batch_norm, batch_norm_backward
+from .buffers import Buffers
 from .dispatch import BatchNormCache
 from .init import Init, draw_weights
 from .layout import is_int
@@ -107,6 +108,9 @@ class BatchNorm:
     for their cumulative average, for which a batch counts even where its mask hides a channel. affine=False leaves
     gamma and beta out; track=False leaves the running statistics out, and inference uses the batch's too. dtype: that
     of x; parameters and statistics are float32, or float64 for it.
+    reuse: the layer keeps the memory of y and dx, where these are NumPy's and of 4 MiB or more, and writes later ones
+    there once nothing refers to the array any more: no name, view, memoryview or other library's tensor. A bare address
+    does not count. It holds as much as was in use at one time. Ghost batches always get new arrays.
     state["count"] is the number of batches seen, an int64 NumPy array of shape () on every backend.
     """
 
@@ -122,6 +126,7 @@ class BatchNorm:
         track: bool = True,
         activation: str | None = None,
         ghost: int | None = None,
+        reuse: bool = False,
         backend: str | Backend | None = None,
         dtype: str = "float32",
     ) -> None:
@@ -139,6 +144,7 @@ class BatchNorm:
         )
         checks.check_bool("affine", affine)
         checks.check_bool("track", track)
+        checks.check_bool("reuse", reuse)
         for a in axis if isinstance(axis, (tuple, list)) else (axis,):
             if not is_int(a):
                 raise TypeError(f"axis must be an int or a tuple of ints, got {axis!r}")
@@ -148,6 +154,7 @@ class BatchNorm:
         self.features, self.axis = shape, axis
         self.decay, self.eps, self.correction = decay, eps, correction
         self.activation, self.ghost, self.dtype = activation, ghost, dtype
+        self._buffers = Buffers() if reuse and ghost is None else None  # ghost batches join their results anyway
         backend = get_backend(backend)
         kind = checks.parameter_dtype(dtype)
         self.params: Arrays = {}
@@ -183,6 +190,8 @@ class BatchNorm:
         decay = self.decay
         if decay is None:
             decay = 0.0 if count is None else float(count / (count + 1))
+        if out is None and self._buffers is not None:
+            out = self._buffers.like(x)
         y, cache = batch_norm(
             x,
             self.params.get("gamma"),
@@ -217,7 +226,9 @@ class BatchNorm:
 
     def backward(self, dy: Array, cache: BatchNormCache) -> Any:
         """(dx, {"gamma": …, "beta": …}), and after a forward with a residual (dx, grads, dresidual)."""
-        dx, dgamma, dbeta, dresidual = batch_norm_backward(dy, cache)
+        buffers = self._buffers if isinstance(cache, BatchNormCache) else None
+        out = None if buffers is None else buffers.like(cache.x)
+        dx, dgamma, dbeta, dresidual = batch_norm_backward(dy, cache, out=out)
         grads = {} if dgamma is None else {"gamma": dgamma, "beta": dbeta}
         return (dx, grads) if dresidual is None else (dx, grads, dresidual)
 
