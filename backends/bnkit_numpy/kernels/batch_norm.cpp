@@ -17,54 +17,65 @@ namespace bnkit {
 namespace BNKIT_LEVEL {
 namespace {
 
-// The last-level cache that is reckoned with: results beyond it are streamed. More would pay with a larger one, but a
-// share of 32 MiB a few cores is what most machines have.
-constexpr index last_level_cache = 32 << 20;
+// What is reckoned to stay in the last-level cache: results beyond it are streamed. More would pay with a larger one,
+// but 32 MiB for a few cores is what most machines have, and of those a quarter is soon taken by others.
+constexpr index last_level_cache = 24 << 20;
 
 index elements_of(const Shape& s) { return s.groups * s.rows * s.channels * s.inner; }
 
 // Whether results are streamed: where they and their sources exceed the cache, each row starts at 16 bytes, and a
 // second result lies in its cache lines as the first does.
-template <typename S> bool streams(const Shape& s, int tensors, const S* out, const S* second_out = nullptr) {
+template <typename S>
+bool streams(const Shape& s, const Rows& rows, int tensors, const S* out, const S* second_out = nullptr) {
     const auto place = [](const S* p) { return reinterpret_cast<std::uintptr_t>(p) % 64; };
     return elements_of(s) * tensors * static_cast<index>(sizeof(S)) > last_level_cache && place(out) % 16 == 0 &&
-           (second_out == nullptr || place(second_out) == place(out)) && rows_of(s).width * sizeof(S) % 16 == 0;
+           (second_out == nullptr || place(second_out) == place(out)) && rows.width * sizeof(S) % 16 == 0;
 }
 
 template <typename S> index elements_to_cache_line(const S* p) {
     return static_cast<index>((64 - reinterpret_cast<std::uintptr_t>(p) % 64) % 64 / sizeof(S));
 }
 
-// (x - k) * a + b, plus a residual, through a ReLU, with the bits of what that let through.
-template <typename S, bool residual, bool relu, typename V, int M, typename Put>
-BNKIT_INLINE void put_affine(const Values<V, M>& values, const S* x, const S* added, S* y, std::uint8_t* active,
-                             const Row& row, index i, Put put) {
-    V value = (load<V>(x + row.start + i) - values.of[K]) * values.of[SCALE] + values.of[SHIFT];
-    if (residual) value += load<V>(added + row.start + i);
-    if (residual && relu && active) put_bits(active + row.bits, i, lanes<V>(), positive(value));
-    if (relu) value = value < V{} ? V{} : value;  // NaN stays
-    put.put(y + row.start + i, value);
-}
+// The elements of a row of x, for their sums and for their results: (x - k) * a + b, plus a residual, through a ReLU,
+// with the bits of what that let through.
+template <typename S, bool residual, bool relu> struct ForwardRow : SumsRow<S> {
+    const S* added;
+    S* y;
+    std::uint8_t* active;
+
+    template <typename Call>
+    ForwardRow(const Call& call, const Row& row)
+        : SumsRow<S>{call.x + row.start}, added(residual ? call.residual + row.start : nullptr),
+          y(call.y + row.start), active(call.active ? call.active + row.bits : nullptr) {}
+
+    template <typename V, int M, typename Put>
+    BNKIT_INLINE void map(const Values<V, M>& values, V, index i, Put put) const {
+        V value = (load<V>(this->x + i) - values.of[K]) * values.of[SCALE] + values.of[SHIFT];
+        if (residual) value += load<V>(added + i);
+        if (residual && relu && active) put_bits(active, i, lanes<V>(), positive(value));
+        if (relu) value = value < V{} ? V{} : value;  // NaN stays
+        put.put(y + i, value);
+    }
+};
 
 template <typename S> struct MomentsKernel : Sums<S> {
     static constexpr int map_values = 1;
     const MomentsOf<S>& call;
     Lines<Wide<S>, 1> lines;
 
-    explicit MomentsKernel(const MomentsOf<S>& m) : Sums<S>{m.shape, m.x}, call(m), lines(lines_of(m.shape)) {}
+    explicit MomentsKernel(const MomentsOf<S>& m) : Sums<S>{m.shape, m.x}, call(m), lines(channels_of(m.shape)) {}
 
     bool maps() const { return false; }
     index to_cache_line(index) const { return 0; }
+    SumsRow<S> at(const Row& row) const { return {call.x + row.start}; }
 
-    void begin(index channel, index line, index count) {
-        set_near_means(call.shape, call.x, lines, channel, line, count);
+    void begin(index channel, index count) {
+        set_near_means(call.shape, call.x, lines, channel, count);
     }
 
-    void finish(index channel, index line, index count, const double* first, const double* second) {
-        this->set_moments(lines, channel, line, count, first, second, call.mean, call.m2);
+    void finish(index channel, index count, const double* first, const double* second) {
+        this->set_moments(lines, channel, count, first, second, call.mean, call.m2);
     }
-
-    template <typename... Arguments> void map(Arguments...) const {}
 };
 
 template <typename S, bool residual, bool relu> struct TrainKernel : Sums<S> {
@@ -73,20 +84,20 @@ template <typename S, bool residual, bool relu> struct TrainKernel : Sums<S> {
     const Train<S>& call;
     Lines<A, 3> lines;
 
-    explicit TrainKernel(const Train<S>& t) : Sums<S>{t.shape, t.x}, call(t), lines(lines_of(t.shape)) {}
+    explicit TrainKernel(const Train<S>& t) : Sums<S>{t.shape, t.x}, call(t), lines(channels_of(t.shape)) {}
 
     bool maps() const { return true; }
     index to_cache_line(index i) const { return elements_to_cache_line(call.y + i); }
 
-    void begin(index channel, index line, index count) {
-        set_near_means(call.shape, call.x, lines, channel, line, count);
+    void begin(index channel, index count) {
+        set_near_means(call.shape, call.x, lines, channel, count);
     }
 
-    void finish(index channel, index line, index count, const double* first, const double* second) {
+    void finish(index channel, index count, const double* first, const double* second) {
         const double n = count_of(call.shape);
-        this->set_moments(lines, channel, line, count, first, second, call.mean, call.m2);
+        this->set_moments(lines, channel, count, first, second, call.mean, call.m2);
         for (index c = channel; c < channel + count; ++c) call.rstd[c] = 1 / std::sqrt(call.m2[c] / n + call.eps);
-        set_affine(lines, channel, line, count, call.mean, call.rstd, call.gamma, call.beta);
+        set_affine(lines, channel, count, call.mean, call.rstd, call.gamma, call.beta);
         if (!call.running_mean) return;
         const double keep = call.decay, take = 1 - call.decay, left = n - call.correction;
         for (index c = channel; c < channel + count; ++c) {
@@ -97,10 +108,7 @@ template <typename S, bool residual, bool relu> struct TrainKernel : Sums<S> {
         }
     }
 
-    template <typename V, typename Put>
-    BNKIT_INLINE void map(const Values<V, 3>& values, V, const Row& row, index i, Put put) const {
-        put_affine<S, residual, relu>(values, call.x, call.residual, call.y, call.active, row, i, put);
-    }
+    ForwardRow<S, residual, relu> at(const Row& row) const { return {call, row}; }
 };
 
 template <typename S, bool residual, bool relu> struct InferenceKernel {
@@ -110,23 +118,51 @@ template <typename S, bool residual, bool relu> struct InferenceKernel {
     const Inference<S>& call;
     Lines<Arithmetic, 3> lines;
 
-    explicit InferenceKernel(const Inference<S>& f) : call(f), lines(lines_of(f.shape)) {}
+    explicit InferenceKernel(const Inference<S>& f) : call(f), lines(channels_of(f.shape)) {}
 
     bool maps() const { return true; }
     index to_cache_line(index i) const { return elements_to_cache_line(call.y + i); }
 
-    void begin(index channel, index line, index count) {
-        set_affine(lines, channel, line, count, call.mean, call.rstd, call.gamma, call.beta);
+    void begin(index channel, index count) {
+        set_affine(lines, channel, count, call.mean, call.rstd, call.gamma, call.beta);
     }
 
-    template <typename V, typename Put>
-    BNKIT_INLINE void map(const Values<V, 3>& values, V, const Row& row, index i, Put put) const {
-        put_affine<S, residual, relu>(values, call.x, call.residual, call.y, call.active, row, i, put);
-    }
+    ForwardRow<S, residual, relu> at(const Row& row) const { return {call, row}; }
 };
 
 // How the backward knows where a ReLU let through: there was none, by x, or by the forward's bits.
 enum class Gate { open, by_x, by_bits };
+
+template <typename S, Gate gate> struct BackwardRow {
+    const S *x, *dy;
+    const std::uint8_t* active;
+    S *dx, *dresidual;
+    const bool train;
+
+    BackwardRow(const Backward<S>& call, const Row& row)
+        : x(call.x + row.start), dy(call.dy + row.start),
+          active(gate == Gate::by_bits ? call.active + row.bits : nullptr), dx(call.dx + row.start),
+          dresidual(call.dresidual ? call.dresidual + row.start : nullptr), train(call.train) {}
+
+    template <typename V, int M> BNKIT_INLINE V let_through(const Values<V, M>& values, V d, index i) const {
+        const V gradient = load<V>(dy + i);
+        if constexpr (gate == Gate::by_bits) return where(get_bits(active, i, lanes<V>()), gradient);
+        else if constexpr (gate == Gate::by_x) return d * values.of[SCALE] + values.of[SHIFT] > V{} ? gradient : V{};
+        else return gradient;
+    }
+
+    template <typename V, int M> BNKIT_INLINE Pair<V> term(const Values<V, M>& values, V, index i) const {
+        const V d = load<V>(x + i) - values.of[K], g = let_through(values, d, i);
+        return {g, g * d};
+    }
+
+    template <typename V, typename Put> BNKIT_INLINE void map(const Values<V, 5>& values, V, index i, Put put) const {
+        const V d = load<V>(x + i) - values.of[K], g = let_through(values, d, i);
+        const V through_statistics = train ? d * values.of[SLOPE] + values.of[OFFSET] : V{};
+        if (dresidual) put.put(dresidual + i, g);
+        put.put(dx + i, (g + through_statistics) * values.of[SCALE]);
+    }
+};
 
 template <typename S, Gate gate> struct BackwardKernel {
     using Storage = S;
@@ -136,20 +172,13 @@ template <typename S, Gate gate> struct BackwardKernel {
     const Backward<S>& call;
     Lines<A, 5> lines;
 
-    explicit BackwardKernel(const Backward<S>& b) : call(b), lines(lines_of(b.shape)) {}
+    explicit BackwardKernel(const Backward<S>& b) : call(b), lines(channels_of(b.shape)) {}
 
     bool maps() const { return call.dx != nullptr; }
     index to_cache_line(index i) const { return elements_to_cache_line(call.dx + i); }
 
-    void begin(index channel, index line, index count) {
-        set_affine(lines, channel, line, count, call.mean, call.rstd, call.gamma, call.beta);
-    }
-
-    template <typename V, int M> BNKIT_INLINE V let_through(const Values<V, M>& values, V d, const Row& row, index i) const {
-        const V dy = load<V>(call.dy + row.start + i);
-        if constexpr (gate == Gate::by_bits) return where(get_bits(call.active + row.bits, i, lanes<V>()), dy);
-        else if constexpr (gate == Gate::by_x) return d * values.of[SCALE] + values.of[SHIFT] > V{} ? dy : V{};
-        else return dy;
+    void begin(index channel, index count) {
+        set_affine(lines, channel, count, call.mean, call.rstd, call.gamma, call.beta);
     }
 
     void fetch(index i) const {
@@ -157,14 +186,9 @@ template <typename S, Gate gate> struct BackwardKernel {
         prefetch(call.dy + i);
     }
 
-    template <typename V, int M> BNKIT_INLINE Pair<V> term(const Values<V, M>& values, V, const Row& row, index i) const {
-        const V d = load<V>(call.x + row.start + i) - values.of[K], g = let_through(values, d, row, i);
-        return {g, g * d};
-    }
-
-    void finish(index channel, index line, index count, const double* first, const double* second) {
-        const A* k = lines.of(K) + line;
-        A *slope = lines.of(SLOPE) + line, *offset = lines.of(OFFSET) + line;
+    void finish(index channel, index count, const double* first, const double* second) {
+        const A* k = lines.of(K) + channel;
+        A *slope = lines.of(SLOPE) + channel, *offset = lines.of(OFFSET) + channel;
         const double all = count_of(call.shape);
         for (index c = 0; c < count; ++c) {
             const index i = channel + c;
@@ -180,19 +204,14 @@ template <typename S, Gate gate> struct BackwardKernel {
         }
     }
 
-    template <typename V, typename Put>
-    BNKIT_INLINE void map(const Values<V, 5>& values, V, const Row& row, index i, Put put) const {
-        const V d = load<V>(call.x + row.start + i) - values.of[K], g = let_through(values, d, row, i);
-        const V through_statistics = call.train ? d * values.of[SLOPE] + values.of[OFFSET] : V{};
-        if (call.dresidual) put.put(call.dresidual + row.start + i, g);
-        put.put(call.dx + row.start + i, (g + through_statistics) * values.of[SCALE]);
-    }
+    BackwardRow<S, gate> at(const Row& row) const { return {call, row}; }
 };
 
 template <typename S, bool residual, bool relu> void run_train(const Train<S>& t) {
+    const Rows rows = rows_of(t.shape);
     TrainKernel<S, residual, relu> kernel(t);
-    const bool streamed = streams(t.shape, residual ? 3 : 2, t.y);
-    Walk<decltype(kernel)>(t.shape, kernel, residual && relu, streamed).reduce_and_map();
+    const bool streamed = streams(t.shape, rows, residual ? 3 : 2, t.y);
+    Walk<decltype(kernel)>(t.shape, rows, kernel, residual && relu, streamed).reduce_and_map();
 }
 
 template <typename S> void train(const Train<S>& t) {
@@ -201,9 +220,11 @@ template <typename S> void train(const Train<S>& t) {
 }
 
 template <typename S, bool residual, bool relu> void run_inference(const Inference<S>& f) {
+    // Runs read memory as it lies, however short; but bits are laid out as in training, for the one backward.
+    const Rows rows = f.shape.inner > 1 && !f.active ? runs_of(f.shape) : rows_of(f.shape);
     InferenceKernel<S, residual, relu> kernel(f);
-    const bool exact_tail = f.active || f.y == f.x, streamed = streams(f.shape, residual ? 3 : 2, f.y);
-    Walk<decltype(kernel)>(f.shape, kernel, exact_tail, streamed).map();
+    const bool exact_tail = f.active || f.y == f.x, streamed = streams(f.shape, rows, residual ? 3 : 2, f.y);
+    Walk<decltype(kernel)>(f.shape, rows, kernel, exact_tail, streamed).map();
 }
 
 template <typename S> void inference(const Inference<S>& f) {
@@ -212,15 +233,17 @@ template <typename S> void inference(const Inference<S>& f) {
 }
 
 template <typename S> void moments(const MomentsOf<S>& m) {
+    const Rows rows = rows_of(m.shape);
     MomentsKernel<S> kernel(m);
-    Walk<decltype(kernel)>(m.shape, kernel, false, false).reduce_and_map();
+    Walk<decltype(kernel)>(m.shape, rows, kernel, false, false).reduce_and_map();
 }
 
 template <typename S, Gate gate> void run_backward(const Backward<S>& b) {
+    const Rows rows = rows_of(b.shape);
     BackwardKernel<S, gate> kernel(b);
     const bool exact_tail = b.dx == b.dy;
-    const bool streamed = streams(b.shape, b.dresidual ? 4 : 3, b.dx, b.dresidual);
-    Walk<decltype(kernel)>(b.shape, kernel, exact_tail, streamed).reduce_and_map();
+    const bool streamed = streams(b.shape, rows, b.dresidual ? 4 : 3, b.dx, b.dresidual);
+    Walk<decltype(kernel)>(b.shape, rows, kernel, exact_tail, streamed).reduce_and_map();
 }
 
 template <typename S> void backward(const Backward<S>& b) {

@@ -15,10 +15,7 @@ constexpr double far = 4;     // (k - mean)² in variances beyond which the sums
 
 inline double count_of(const Shape& s) { return static_cast<double>(s.rows) * static_cast<double>(s.inner); }
 
-inline index lines_of(const Shape& s) {
-    const Rows rows = rows_of(s);
-    return s.groups * (rows.runs ? s.channels : rows.width);
-}
+inline index channels_of(const Shape& s) { return s.groups * s.channels; }
 
 template <typename S> Wide<S> wide(S value) { return load<Wide<S>>(&value); }
 
@@ -52,20 +49,24 @@ enum { K, SCALE, SHIFT, SLOPE, OFFSET };
 
 // The mean of a few elements spread over each channel.
 template <typename S, typename L>
-void set_near_means(const Shape& s, const S* x, L& lines, index channel, index line, index count) {
-    auto* k = lines.of(K) + line;
+void set_near_means(const Shape& s, const S* x, L& lines, index channel, index count) {
+    using A = Wide<S>;
+    A* k = lines.of(K) + channel;
     const S* start = first_element(s, x, channel);
     for (index c = 0; c < count; ++c) k[c] = 0;
-    for (index i = 0; i < samples; ++i) {
-        const S* at = start + i * s.rows / samples * s.channels * s.inner + i * s.inner / samples;
-        for (index c = 0; c < count; ++c) k[c] += wide(at[c * s.inner]) / samples;
-    }
+    const auto add = [&](auto inner) {  // a constant 1, the compiler makes vectors of
+        for (index i = 0; i < samples; ++i) {
+            const S* at = start + i * s.rows / samples * s.channels * inner + i * inner / samples;
+            for (index c = 0; c < count; ++c) k[c] += wide(at[c * inner]) * (A{1} / samples);
+        }
+    };
+    s.inner == 1 ? add(std::integral_constant<index, 1>{}) : add(s.inner);
 }
 
 template <typename A, typename L>
-void set_affine(L& lines, index channel, index line, index count, const double* mean, const double* rstd,
+void set_affine(L& lines, index channel, index count, const double* mean, const double* rstd,
                 const A* gamma, const A* beta) {
-    A *k = lines.of(K) + line, *a = lines.of(SCALE) + line, *b = lines.of(SHIFT) + line;
+    A *k = lines.of(K) + channel, *a = lines.of(SCALE) + channel, *b = lines.of(SHIFT) + channel;
     for (index c = 0; c < count; ++c) {
         const double m = mean[channel + c], scale = gamma ? rstd[channel + c] * gamma[channel + c] : rstd[channel + c];
         k[c] = static_cast<A>(m);
@@ -73,6 +74,18 @@ void set_affine(L& lines, index channel, index line, index count, const double* 
         b[c] = static_cast<A>((beta ? beta[channel + c] : 0.0) - (m - static_cast<double>(k[c])) * scale);
     }
 }
+
+// The elements of a row of x, for their sums.
+template <typename S> struct SumsRow {
+    const S* x;
+
+    template <typename V, int M> BNKIT_INLINE Pair<V> term(const Values<V, M>& values, V, index i) const {
+        const V d = load<V>(x + i) - values.of[K];
+        return {d, d * d};
+    }
+
+    template <typename... Arguments> void map(Arguments...) const {}  // there are no results
+};
 
 template <typename S> struct Sums {
     using Storage = S;
@@ -83,17 +96,12 @@ template <typename S> struct Sums {
 
     void fetch(index i) const { prefetch(x + i); }
 
-    template <typename V, int M> BNKIT_INLINE Pair<V> term(const Values<V, M>& values, V, const Row& row, index i) const {
-        const V d = load<V>(x + row.start + i) - values.of[K];
-        return {d, d * d};
-    }
-
     // Mean and m2 of the channels, from their sums of x - k.
     template <typename L>
-    void set_moments(const L& lines, index channel, index line, index count, const double* first, const double* second,
+    void set_moments(const L& lines, index channel, index count, const double* first, const double* second,
                      double* mean, double* m2) const {
         const double n = count_of(shape);
-        const Arithmetic* k = lines.of(K) + line;
+        const Arithmetic* k = lines.of(K) + channel;
         int doubtful = 0;
         constexpr double most = std::numeric_limits<double>::max();
         const auto bad = [&](double away, double squares) {

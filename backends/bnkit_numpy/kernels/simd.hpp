@@ -266,6 +266,16 @@ template <typename V> inline void add_lanes(double* sums, V v) {
     }
 }
 
+// The sum of n elements, in double, by vectors V of them.
+template <typename V> inline double sum(const Element<V>* p, index n) {
+    double lane[lanes<V>()] = {}, total = 0;
+    index i = 0;
+    for (; i + lanes<V>() <= n; i += lanes<V>()) add_lanes(lane, load<V>(p + i));
+    for (; i < n; ++i) total += static_cast<double>(p[i]);
+    for (double each : lane) total += each;
+    return total;
+}
+
 template <typename V> struct Pair {
     V first, second;
 };

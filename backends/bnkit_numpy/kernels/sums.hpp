@@ -19,59 +19,70 @@ template <typename K> class Adder {
   public:
     explicit Adder(const Frame<K>& frame) : frame_(frame) {}
 
-    // Sets first and second to the sums over the rows [from, to).
-    void operator()(const Unit& unit, index from, index to, double* first, double* second) const {
-        for (index c = 0; c < unit.width; ++c) first[c] = second[c] = 0;
-        if (frame_.rows.runs) return add_runs(unit, from, to, *first, *second);
+    // Sets first and second to the sums over the rows [from, to): one for each column, or each `spread` of them.
+    void operator()(const Unit& unit, const Columns<A>& columns, index from, index to, double* first,
+                    double* second) const {
+        for (index c = 0; c < unit.width / frame_.rows.spread; ++c) first[c] = second[c] = 0;
+        if (frame_.rows.runs) return add_runs(unit, columns, from, to, *first, *second);
         Scratch<A> short_sums(2 * unit.width);
         for (index r = from; r < to; r += short_sum) {
             const index stop = smaller(r + short_sum, to);
             const index same = frame_.length(unit, stop - 1) == unit.width ? stop : stop - 1;
-            add_columns(unit, r, same, unit.width, short_sums.data(), first, second);
-            if (same < stop) add_columns(unit, same, stop, frame_.length(unit, same), short_sums.data(), first, second);
+            add_columns(unit, columns, r, same, unit.width, short_sums.data(), first, second);
+            if (same < stop) add_columns(unit, columns, same, stop, frame_.length(unit, same), short_sums.data(), first, second);
         }
     }
 
   private:
     // A few rows at a time over all columns, so that memory is read as it lies, into short sums that stay in the cache.
-    void add_columns(const Unit& unit, index from, index to, index width, A* sums, double* first,
-                     double* second) const {
+    void add_columns(const Unit& unit, const Columns<A>& columns, index from, index to, index width, A* sums,
+                     double* first, double* second) const {
         A *p = sums, *q = sums + width;
         for (index c = 0; c < 2 * width; ++c) p[c] = 0;
-        constexpr index high = 8;
+        const index high = width <= 256 ? short_sum : 8;  // rows of a tile; many, where they stay in the first cache
         for (index r = from; r < to; r += high) {
             const index stop = smaller(r + high, to);
             index c = 0;
-            for (; c + 4 * step <= width; c += 4 * step) add_tile<V, 4>(unit, r, stop, c, 0, p, q);
-            for (; c + step <= width; c += step) add_tile<V, 1>(unit, r, stop, c, 0, p, q);
+            if (width == 6 * step) add_tile<V, 6>(unit, columns, r, stop, 0, 0, p, q), c = width;
+            for (; c + 4 * step <= width; c += 4 * step) add_tile<V, 4>(unit, columns, r, stop, c, 0, p, q);
+            if (c + 2 * step <= width) add_tile<V, 2>(unit, columns, r, stop, c, 0, p, q), c += 2 * step;
+            for (; c + step <= width; c += step) add_tile<V, 1>(unit, columns, r, stop, c, 0, p, q);
             if (c < width && width >= step) {
-                add_tile<V, 1>(unit, r, stop, width - step, static_cast<int>(c - (width - step)), p, q);
+                add_tile<V, 1>(unit, columns, r, stop, width - step, static_cast<int>(c - (width - step)), p, q);
             } else {
-                for (; c < width; ++c) add_tile<A, 1>(unit, r, stop, c, 0, p, q);
+                for (; c < width; ++c) add_tile<A, 1>(unit, columns, r, stop, c, 0, p, q);
             }
         }
+        const index spread = frame_.rows.spread;
+        for (index c = 0; spread > 1 && c < width / spread; ++c) {
+            first[c] += sum<V>(p + c * spread, spread);
+            second[c] += sum<V>(q + c * spread, spread);
+        }
+        if (spread > 1) return;
         for (index c = 0; c < width; ++c) first[c] += static_cast<double>(p[c]);
         for (index c = 0; c < width; ++c) second[c] += static_cast<double>(q[c]);
     }
 
     // N vectors of columns from c on; the first `known` columns were added before.
     template <typename Tag, int N>
-    void add_tile(const Unit& unit, index from, index to, index c, int known, A* first, A* second) const {
+    void add_tile(const Unit& unit, const Columns<A>& columns, index from, index to, index c, int known, A* first,
+                  A* second) const {
         constexpr int wide = lanes<Tag>();
         Values<Tag, K::term_values> values[N];
         Tag p[N] = {}, q[N] = {};
-        for (int n = 0; n < N; ++n) {
-            const index line = frame_.line_of(unit) + c + n * wide;
-            values[n] = values_of_columns<Tag, K::term_values>(frame_.kernel.lines, line);
-        }
-        // The order of the tiles hides from the processor that memory is read on and on, so it is asked for as it lies.
-        const bool far = unit.width > N * wide;
-        const index next = frame_.row_of(unit, to + (to - from)).start + c * (to - from);
-        for (index r = from; r < to; ++r) {
-            const Row row = frame_.row_of(unit, r);
-            for (int n = 0; far && n < N; ++n) frame_.kernel.fetch(next + ((r - from) * N + n) * wide);
+        for (int n = 0; n < N; ++n) values[n] = values_at<Tag, K::term_values>(columns, c + n * wide);
+        // The order of the tiles hides from the processor that memory is read on and on, so it is asked for as it lies;
+        // of a block of columns, that of the next rows.
+        const bool far = unit.width > N * wide, block = unit.width < frame_.rows.width;
+        const index ahead = to - from, step_ahead = block ? frame_.rows.width : N * wide;
+        const index next = frame_.row_of(unit, block ? to : to + ahead).start + (block ? c : c * ahead);
+        const Row stride = frame_.stride;
+        Row row = frame_.row_of(unit, from);
+        for (index r = from; r < to; ++r, row += stride) {
+            const auto elements = frame_.kernel.at(row);
+            for (int n = 0; far && n < N; ++n) frame_.kernel.fetch(next + (r - from) * step_ahead + n * wide);
             for (int n = 0; n < N; ++n) {
-                const Pair<Tag> term = frame_.kernel.term(values[n], Tag{}, row, c + n * wide);
+                const Pair<Tag> term = elements.term(values[n], Tag{}, c + n * wide);
                 p[n] += term.first;
                 q[n] += term.second;
             }
@@ -83,10 +94,11 @@ template <typename K> class Adder {
         }
     }
 
-    void add_runs(const Unit& unit, index from, index to, double& first, double& second) const {
+    void add_runs(const Unit& unit, const Columns<A>& columns, index from, index to, double& first,
+                  double& second) const {
         constexpr index longest = 4 * step * (short_sum - 1);  // elements of a row that are added before the sums go on
-        const auto values = values_of_channel<V, K::term_values>(frame_.kernel.lines, frame_.line_of(unit));
-        const auto value = values_of_channel<A, K::term_values>(frame_.kernel.lines, frame_.line_of(unit));
+        const auto values = values_of_run<V, K::term_values>(columns);
+        const auto value = values_of_run<A, K::term_values>(columns);
         V p[4] = {}, q[4] = {};
         double wide_p[step] = {}, wide_q[step] = {};
         int additions = 0;
@@ -101,29 +113,29 @@ template <typename K> class Adder {
             additions = 0;
         };
         for (index r = from; r < to; ++r) {
-            const Row row = frame_.row_of(unit, r);
+            const auto elements = frame_.kernel.at(frame_.row_of(unit, r));
             for (index i = 0; i < frame_.rows.width;) {
                 const index stop = smaller(i + longest, frame_.rows.width);
                 const int more = static_cast<int>((stop - i) / (4 * step)) + 1;
                 if (additions + more > short_sum) flush();
                 additions += more;
                 for (; i + 4 * step <= stop; i += 4 * step) {  // four sums hide the latency of an addition
-                    add(0, frame_.kernel.term(values, V{}, row, i));
-                    add(1, frame_.kernel.term(values, V{}, row, i + step));
-                    add(2, frame_.kernel.term(values, V{}, row, i + 2 * step));
-                    add(3, frame_.kernel.term(values, V{}, row, i + 3 * step));
+                    add(0, elements.term(values, V{}, i));
+                    add(1, elements.term(values, V{}, i + step));
+                    add(2, elements.term(values, V{}, i + 2 * step));
+                    add(3, elements.term(values, V{}, i + 3 * step));
                 }
-                if (i + step <= stop) add(0, frame_.kernel.term(values, V{}, row, i)), i += step;
-                if (i + step <= stop) add(1, frame_.kernel.term(values, V{}, row, i)), i += step;
-                if (i + step <= stop) add(2, frame_.kernel.term(values, V{}, row, i)), i += step;
+                if (i + step <= stop) add(0, elements.term(values, V{}, i)), i += step;
+                if (i + step <= stop) add(1, elements.term(values, V{}, i)), i += step;
+                if (i + step <= stop) add(2, elements.term(values, V{}, i)), i += step;
                 if (i < stop && stop >= step) {
-                    const Pair<V> term = frame_.kernel.term(values, V{}, row, stop - step);
+                    const Pair<V> term = elements.term(values, V{}, stop - step);
                     const int known = static_cast<int>(i - (stop - step));
                     add(3, {without_first(term.first, known), without_first(term.second, known)});
                     i = stop;
                 }
                 for (; i < stop; ++i) {
-                    const Pair<A> term = frame_.kernel.term(value, A{}, row, i);
+                    const Pair<A> term = elements.term(value, A{}, i);
                     first += term.first;
                     second += term.second;
                 }
