@@ -19,6 +19,7 @@ from .backend_base import Backend as Backend
 from .backend_base import BackendError as BackendError
 from .backend_base import Key as Key
 from .backend_base import dtype_name as dtype_name
+from .layout import Layout as Layout
 
 
 class BackendInfo(NamedTuple):

@@ -118,15 +118,22 @@ class Backend:
         """Whether a write to `a` may change `b`."""
         return a is b
 
-    def plain(
-        self, x: Array, others: tuple[Array | None, ...], parameters: tuple[Array | None, ...], shape: tuple[int, ...]
-    ) -> bool:
-        """Whether one look tells that these arrays need no other: False where it does not.
+    def plain_views(
+        self,
+        x: Array,
+        others: tuple[Array | None, ...],
+        parameters: tuple[Array | None, ...],
+        copies: int,
+        layout: Layout,
+    ) -> tuple[Any, ...] | None:
+        """What an op takes of all these arrays, if one look tells that they need no other check; else None.
 
-        They are so where all are C contiguous, aligned, writeable and of one dtype, float32 or float64, the others of
-        the shape of x, the parameters of `shape`, and none overlaps another in memory.
+        They need none where all are C contiguous, aligned, writeable and of one dtype, float32 or float64, the others
+        of the shape of x, the parameters of `layout.parameters`, and none overlaps another in memory. Then come, in
+        their order, x and the others as `layout.shape` and the parameters as `layout.flat`: views, but of the first
+        `copies` parameters copies.
         """
-        return False
+        return None
 
     def layout(self, x: Array, axis: int | tuple[int, ...]) -> Layout:
         """How x is walked when everything but `axis` is reduced."""

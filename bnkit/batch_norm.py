@@ -2,19 +2,18 @@
 
 from typing import Any, NamedTuple
 
-from . import checks, reference
+from . import checks
 from . import ghost as ghosts
 from .backend import Array, Backend
 from .dispatch import (
     BatchNormCache,
     Reduce,
-    backward_segment,
+    backward_batch,
+    backward_ghosts,
     copy,
     infer,
-    mask_view,
-    one_part,
-    statistics_of,
     train_batch,
+    train_ghosts,
     train_over_ranks,
 )
 from .layout import Layout, contiguous, is_contiguous, reshape
@@ -79,27 +78,28 @@ def batch_norm(
     layout = backend.layout(x, axis)
     parameters = (gamma, beta, running_mean, running_var)
     tracked = running_mean is not None and running_var is not None
-    plain = (
-        mask is ghost is None
-        and (tracked or (train and running_mean is running_var))
-        and backend.plain(x, (residual, out), parameters, layout.parameters)
-    )
-    if not plain:
+    copies = 2 if train else 4  # for the cache, since all four may move before the backward
+    segments: tuple[ghosts.Segment, ...] = ()
+    views = None
+    if mask is ghost is None and (tracked or (train and running_mean is running_var)):
+        views = backend.plain_views(x, (residual, out), parameters, copies, layout)
+    plain = views is not None
+    if views is None:
         layout, mask = _checked(backend, x, *parameters, mask, residual, out, train=train, axis=axis, ghost=ghost)
-    segments = ghosts.segments(layout, x.shape[layout.batch], ghost if train else None)
+        segments = ghosts.segments(layout, x.shape[layout.batch], ghost if train else None)
+        views = _views(backend, layout, segments, x, residual, out, parameters, copies)
     few = ghost is not None or layout.shape[1] * layout.shape[3] <= correction
     if few and train and tracked and mask is reduce is None:
         checks.check_enough(segments, layout, correction)
 
-    shaped = plain and layout.plain  # then a reshape, which costs a sixth, gives the views
-    flat = [a.reshape(layout.flat) if plain and a is not None else _flat(xp, a, layout) for a in parameters]
+    x_view, residual_view, out_view, own_gamma, own_beta, mean, var = views
     cache = BatchNormCache(
         backend,
         layout,
         x,
-        x.reshape(layout.shape) if shaped else layout.view(xp, x),
-        copy(xp, flat[0]),
-        copy(xp, flat[1]),
+        x_view,
+        own_gamma,
+        own_beta,
         copy(xp, mask) if train else None,
         activation,
         residual is not None,
@@ -107,20 +107,16 @@ def batch_norm(
         segments,
         (),
     )
-    running = (flat[2], flat[3])
-    residual = None if residual is None else layout.view(xp, residual)
-    if out is None or (shaped and one_part(segments)):
-        out_view = None if out is None else out.reshape(layout.shape)
-    else:
-        out_view = _view_of_out(out, layout, segments, backend)
     if not train:
-        y = infer(cache, running, residual, float(eps), out_view)
+        y = infer(cache, (mean, var), residual_view, float(eps), out_view)
     elif reduce is not None:
-        y = train_over_ranks(cache, running, residual, float(eps), float(decay), correction, reduce, out_view)
+        y = train_over_ranks(cache, (mean, var), residual_view, float(eps), float(decay), correction, reduce, out_view)
+    elif segments:
+        y = train_ghosts(cache, (mean, var), residual_view, float(eps), float(decay), correction)
     else:
-        y = train_batch(cache, running, residual, float(eps), float(decay), correction, out_view)
+        y = train_batch(cache, (mean, var), residual_view, float(eps), float(decay), correction, out_view)
     if train and tracked and not plain:
-        pairs: tuple[Any, ...] = ((running_mean, running[0]), (running_var, running[1]))
+        pairs: tuple[Any, ...] = ((running_mean, mean), (running_var, var))
         for own, moved in pairs:
             if not is_contiguous(own) and not backend.overlap(own, moved):  # the op had a contiguous copy
                 own[...] = xp.reshape(moved, own.shape)
@@ -138,43 +134,15 @@ def batch_norm_backward(dy: Array, cache: BatchNormCache, *, out: Array | None =
     if not isinstance(cache, BatchNormCache):
         raise TypeError(f"cache must be what batch_norm returned, got {type(cache).__name__}")
     backend, layout, xp = cache.backend, cache.layout, cache.backend.xp
-    if (found := checks.common_backend(dy=dy, out=out)) is not backend:
-        raise TypeError(f"dy must be of the backend of x, {backend.key}, got {found.key}; move it")
-    checks.check_like("dy", dy, cache.x)
-    if cache.x_view is None:
-        raise ValueError("cache must refer to x as it was, but the forward wrote y over it; give that another out")
-    if out is not None:
-        checks.check_out(out, cache.x, backend)
-        if not backend.plain(dy, (cache.x, out), (), ()):
-            checks.check_apart("out", out, {"x": cache.x, "dy": None if out is dy else dy}, backend)
-
-    out_view = None if out is None else _view_of_out(out, layout, cache.segments, backend)
-    dy_view = layout.view(xp, dy)
-    mask = mask_view(xp, cache)
-    gamma, beta, statistics = cache.gamma, cache.beta, statistics_of(xp, cache)
-    if one_part(cache.segments):
-        grads = backward_segment(cache, dy_view, cache.x_view, gamma, beta, mask, statistics[0], out_view)
-    else:
-        pieces = [
-            backward_segment(
-                cache,
-                ghosts.split(xp, dy_view, segment),
-                ghosts.split(xp, cache.x_view, segment),
-                ghosts.repeat(xp, gamma, segment),
-                ghosts.repeat(xp, beta, segment),
-                ghosts.split(xp, mask, segment),
-                each,
-                None,
-            )
-            for segment, each in zip(cache.segments, statistics, strict=True)
-        ]
-        groups = layout.shape[0]
-        grads = reference.BatchNormBackward(
-            ghosts.join(xp, [p.dx for p in pieces], layout.shape),
-            None if gamma is None else ghosts.total(xp, [p.dgamma for p in pieces], groups),
-            None if beta is None else ghosts.total(xp, [p.dbeta for p in pieces], groups),
-            ghosts.join(xp, [p.dresidual for p in pieces], layout.shape) if cache.has_residual else None,
-        )
+    views = None
+    if not cache.segments and cache.x_view is not None:
+        views = backend.plain_views(dy, (cache.x, out), (), 0, layout)
+    if views is None:
+        _check_backward(dy, cache, out)
+        views = (layout.view(xp, dy), cache.x_view, _view_of_out(out, layout, cache.segments, backend))
+    dy_view, _, out_view = views
+    grads = backward_ghosts(cache, dy_view) if cache.segments else backward_batch(cache, dy_view, out_view)
+    gamma, beta = cache.gamma, cache.beta
     return BatchNormGrads(
         _result(xp, grads.dx, out_view, out, layout),
         None if gamma is None else reshape(xp, grads.dgamma, layout.parameters),
@@ -223,14 +191,45 @@ def _checked(
     return layout, mask
 
 
-def _flat(xp: Any, parameter: Array | None, layout: Layout) -> Array | None:
-    """A parameter or running array as `(groups, channels)`."""
-    return None if parameter is None else contiguous(xp, parameter, layout.flat)
+def _check_backward(dy: Array, cache: BatchNormCache, out: Array | None) -> None:
+    backend = cache.backend
+    if (found := checks.common_backend(dy=dy, out=out)) is not backend:
+        raise TypeError(f"dy must be of the backend of x, {backend.key}, got {found.key}; move it")
+    checks.check_like("dy", dy, cache.x)
+    if cache.x_view is None:
+        raise ValueError("cache must refer to x as it was, but the forward wrote y over it; give that another out")
+    if out is not None:
+        checks.check_out(out, cache.x, backend)
+        checks.check_apart("out", out, {"x": cache.x, "dy": None if out is dy else dy}, backend)
 
 
-def _view_of_out(out: Array, layout: Layout, segments: tuple[ghosts.Segment, ...], backend: Backend) -> Array | None:
+def _views(
+    backend: Backend,
+    layout: Layout,
+    segments: tuple[ghosts.Segment, ...],
+    x: Array,
+    residual: Array | None,
+    out: Array | None,
+    parameters: tuple[Array | None, ...],
+    copies: int,
+) -> tuple[Array | None, ...]:
+    """As `Backend.plain_views`, of arrays that were looked at one by one; `out` is None where an op cannot write it."""
+    xp = backend.xp
+    flat = [None if p is None else contiguous(xp, p, layout.flat) for p in parameters]
+    return (
+        layout.view(xp, x),
+        None if residual is None else layout.view(xp, residual),
+        _view_of_out(out, layout, segments, backend),
+        *(copy(xp, p) for p in flat[:copies]),
+        *flat[copies:],
+    )
+
+
+def _view_of_out(
+    out: Array | None, layout: Layout, segments: tuple[ghosts.Segment, ...], backend: Backend
+) -> Array | None:
     """`out` as the op can write it, if it has such a view and the op writes all of it."""
-    if not one_part(segments):
+    if out is None or segments:
         return None
     view = layout.view(backend.xp, out)
     return view if (layout.plain and is_contiguous(out)) or backend.overlap(view, out) else None

@@ -160,8 +160,8 @@ def check_running(
 
 
 def check_enough(segments: Sequence[Segment], layout: Layout, correction: int) -> None:
-    """Every segment has elements enough for the running variance; an empty one moves nothing and may pass."""
-    for start, stop, parts in segments:
+    """The batch, or every segment of it, has elements enough for the running variance; an empty one moves nothing."""
+    for start, stop, parts in segments or (Segment(0, layout.shape[1], 1),):
         count = (stop - start) // parts * layout.shape[3]
         if 0 < count <= correction:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The three ways of a batch-norm call to the backend's ops, and what its backward remembers of it."""
+"""The four ways of a batch-norm call to the backend's ops, and what its backward remembers of it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,13 +12,9 @@ from .layout import Layout, contiguous
 Reduce = Callable[[Array], Array]
 
 
-class Statistics(NamedTuple):
-    """What the backward needs of one segment, `(groups * parts, channels)`; no number where they are constants."""
-
-    mean: Array
-    rstd: Array
-    number: Array | None  # of the elements that they came from
-    active: Array | None
+# What the backward needs of one segment: mean, rstd and, of the elements that they came from, the number, each
+# `(groups * parts, channels)`, and `active`. There is no number where they are constants.
+Statistics = tuple[Array, Array, Array | None, Array | None]
 
 
 class Constants(NamedTuple):
@@ -44,13 +40,8 @@ class BatchNormCache:
     activation: str | None
     has_residual: bool
     reduce: Reduce | None
-    segments: tuple[ghosts.Segment, ...]
+    segments: tuple[ghosts.Segment, ...]  # none where the batch is whole
     statistics: tuple[Statistics, ...] | Constants
-
-
-def one_part(segments: tuple[ghosts.Segment, ...]) -> bool:
-    """Whether this is a plain batch, which passes to the op as it is."""
-    return len(segments) == 1 and segments[0].parts == 1
 
 
 def train_batch(
@@ -62,25 +53,35 @@ def train_batch(
     correction: int,
     out: Array | None,
 ) -> Array:
-    """y, as all three ways leave it; the statistics go into the cache."""
-    backend, xp, x = cache.backend, cache.backend.xp, cache.x_view
-    mask = mask_view(xp, cache)
-    if one_part(cache.segments):
-        y, moments, rstd, active = backend.batch_norm_train(
-            x,
-            cache.gamma,
-            cache.beta,
-            *running,
-            decay=decay,
-            eps=eps,
-            correction=correction,
-            mask=mask,
-            residual=residual,
-            activation=cache.activation,
-            out=out,
-        )
-        cache.statistics = (Statistics(moments.mean, rstd, moments.count, active),)
-        return y
+    """y, as all four ways leave it; the statistics go into the cache."""
+    y, moments, rstd, active = cache.backend.batch_norm_train(
+        cache.x_view,
+        cache.gamma,
+        cache.beta,
+        running[0],
+        running[1],
+        decay=decay,
+        eps=eps,
+        correction=correction,
+        mask=None if cache.mask is None else mask_view(cache),
+        residual=residual,
+        activation=cache.activation,
+        out=out,
+    )
+    cache.statistics = ((moments.mean, rstd, moments.count, active),)
+    return y
+
+
+def train_ghosts(
+    cache: BatchNormCache,
+    running: tuple[Array | None, Array | None],
+    residual: Array | None,
+    eps: float,
+    decay: float,
+    correction: int,
+) -> Array:
+    """Each segment by its own statistics."""
+    backend, xp, x, mask = cache.backend, cache.backend.xp, cache.x_view, mask_view(cache)
     pieces = [
         backend.batch_norm_train(
             ghosts.split(xp, x, segment),
@@ -99,11 +100,40 @@ def train_batch(
     ]
     if running[0] is not None:
         ghosts.move_running(xp, *running, [p.moments for p in pieces], decay=decay, correction=correction)
-    cache.statistics = tuple(Statistics(p.moments.mean, p.rstd, p.moments.count, p.active) for p in pieces)
+    cache.statistics = tuple((p.moments.mean, p.rstd, p.moments.count, p.active) for p in pieces)
     return ghosts.join(xp, [p.y for p in pieces], cache.layout.shape)
 
 
-def backward_segment(
+def backward_batch(cache: BatchNormCache, dy: Array, out: Array | None) -> reference.BatchNormBackward:
+    mask = None if cache.mask is None else mask_view(cache)
+    return _backward(cache, dy, cache.x_view, cache.gamma, cache.beta, mask, statistics_of(cache)[0], out)
+
+
+def backward_ghosts(cache: BatchNormCache, dy: Array) -> reference.BatchNormBackward:
+    """Each segment by its own statistics; the gradients of the shared parameters are the sums of its parts'."""
+    xp, x, mask, shape = cache.backend.xp, cache.x_view, mask_view(cache), cache.layout.shape
+    pieces = [
+        _backward(
+            cache,
+            ghosts.split(xp, dy, segment),
+            ghosts.split(xp, x, segment),
+            ghosts.repeat(xp, cache.gamma, segment),
+            ghosts.repeat(xp, cache.beta, segment),
+            ghosts.split(xp, mask, segment),
+            statistics,
+            None,
+        )
+        for segment, statistics in zip(cache.segments, statistics_of(cache), strict=True)
+    ]
+    return reference.BatchNormBackward(
+        ghosts.join(xp, [p.dx for p in pieces], shape),
+        ghosts.total(xp, [p.dgamma for p in pieces], shape[0]),
+        ghosts.total(xp, [p.dbeta for p in pieces], shape[0]),
+        ghosts.join(xp, [p.dresidual for p in pieces], shape) if cache.has_residual else None,
+    )
+
+
+def _backward(
     cache: BatchNormCache,
     dy: Array,
     x: Array,
@@ -153,7 +183,7 @@ def train_over_ranks(
 ) -> Array:
     """Statistics by two sums over the ranks: of counts and means, then of squared distances from the common mean."""
     backend, xp, x = cache.backend, cache.backend.xp, cache.x_view
-    mask = mask_view(xp, cache)
+    mask = mask_view(cache)
     count, mean, m2 = backend.batch_norm_moments(x, mask=mask)
     summed = _reduced(xp, reduce, xp.stack([count, count * mean]))
     total = summed[0, ...]
@@ -174,7 +204,7 @@ def train_over_ranks(
     )
     if running[0] is not None:
         reference.move_running(xp, *running, moments, decay=decay, correction=correction)
-    cache.statistics = (Statistics(common, rstd, total, active),)
+    cache.statistics = ((common, rstd, total, active),)
     return y
 
 
@@ -195,9 +225,8 @@ def infer(
     eps: float,
     out: Array | None,
 ) -> Array:
-    xp = cache.backend.xp
+    """By copies of the running arrays, which may move before the backward."""
     mean, var = running
-    copies = (copy(xp, mean), copy(xp, var))  # the running arrays may move before the backward
     y, active = cache.backend.batch_norm_inference(
         cache.x_view,
         cache.gamma,
@@ -209,18 +238,20 @@ def infer(
         activation=cache.activation,
         out=out,
     )
-    cache.statistics = Constants(*copies, eps, active)
+    cache.statistics = Constants(mean, var, eps, active)
     return y
 
 
-def statistics_of(xp: Any, cache: BatchNormCache) -> tuple[Statistics, ...]:
+def statistics_of(cache: BatchNormCache) -> tuple[Statistics, ...]:
     if not isinstance(cache.statistics, Constants):
         return cache.statistics
+    xp = cache.backend.xp
     mean, var, eps, active = cache.statistics
-    return (Statistics(xp.astype(mean, xp.float64), reference.reciprocal_std(xp, var, eps), None, active),)
+    return ((xp.astype(mean, xp.float64), reference.reciprocal_std(xp, var, eps), None, active),)
 
 
-def mask_view(xp: Any, cache: BatchNormCache) -> Array | None:
+def mask_view(cache: BatchNormCache) -> Array | None:
+    xp = cache.backend.xp
     return None if cache.mask is None else cache.layout.view(xp, xp.broadcast_to(cache.mask, cache.x.shape))
 
 

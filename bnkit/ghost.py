@@ -1,11 +1,10 @@
 """Ghost batches: runs of rows of the 4-D view that have statistics of their own and share the parameters.
 
-A plain batch is one segment with one part, which passes through here untouched.
+A plain batch has no segments.
 Source: Hoffer, Hubara & Soudry 2017, algorithm 1; the running arrays move once a batch, by the mean over the parts.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from . import reference
@@ -31,18 +30,13 @@ def with_batch_first(layout: Layout, shape: tuple[int, ...], axis: int | tuple[i
 
 
 def segments(layout: Layout, entries: int, ghost: int | None) -> tuple[Segment, ...]:
-    """The whole runs of `ghost` entries of the batch axis, and what remains."""
+    """The whole runs of `ghost` entries of the batch axis, and what remains; none where that is the whole batch."""
     rows = layout.shape[1]
     if ghost is None or entries <= ghost:
-        return _whole(rows)
+        return ()
     cut = rows // entries * (entries // ghost * ghost)
     whole = Segment(0, cut, entries // ghost)
     return (whole,) if cut == rows else (whole, Segment(cut, rows, 1))
-
-
-@lru_cache(maxsize=4096)
-def _whole(rows: int) -> tuple[Segment, ...]:
-    return (Segment(0, rows, 1),)
 
 
 def split(xp: Any, view: Array | None, segment: Segment) -> Array | None:

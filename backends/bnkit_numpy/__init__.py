@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import threadpoolctl
 
-from bnkit.backend import Array, Backend, BackendError
+from bnkit.backend import Array, Backend, BackendError, Layout
 from bnkit.reference import BatchNormBackward, BatchNormTrain, Moments, pack_bits, unpack_bits
 
 from . import parallel
@@ -70,10 +70,20 @@ class NumpyBackend(Backend):
         except np.exceptions.TooHardError:
             return True
 
-    def plain(
-        self, x: Array, others: tuple[Array | None, ...], parameters: tuple[Array | None, ...], shape: tuple[int, ...]
-    ) -> bool:
-        return self._kernels is not None and self._kernels.plain(x, others, parameters, shape)
+    def plain_views(
+        self,
+        x: Array,
+        others: tuple[Array | None, ...],
+        parameters: tuple[Array | None, ...],
+        copies: int,
+        layout: Layout,
+    ) -> tuple[Any, ...] | None:
+        if self._kernels is None:
+            return None
+        views: tuple[Any, ...] | None = self._kernels.plain_views(
+            x, others, parameters, copies, layout.shape, layout.parameters
+        )
+        return views
 
     # The base class leaves the options to the reference; they are those of the table in backends/README.md.
     def batch_norm_moments(self, x: Array, *, mask: Array | None = None) -> Moments:  # type: ignore[override]

@@ -88,39 +88,4 @@ inline Shape shape_of(nb::handle x) {
     return {n[0], n[1], n[2], n[3]};
 }
 
-// See Backend.plain: the checks that every call makes, in one place where they cost next to nothing.
-inline bool plain(nb::handle x, const nb::tuple& others, const nb::tuple& parameters, const nb::tuple& shape) {
-    constexpr int most = 8;
-    const char *starts[most], *stops[most];
-    int count = 0, ndim = static_cast<int>(shape.size());
-    npy_intp parameter_shape[NPY_MAXDIMS];
-    if (ndim > NPY_MAXDIMS || !PyArray_CheckExact(x.ptr())) return false;
-    for (int i = 0; i < ndim; ++i) parameter_shape[i] = nb::cast<npy_intp>(shape[i]);
-    const int type = PyArray_TYPE(as_array(x));
-    const auto fits = [&](nb::handle a, const npy_intp* dims, int n) {
-        if (a.is_none()) return true;
-        if (!PyArray_CheckExact(a.ptr()) || count == most) return false;
-        PyArrayObject* const array = as_array(a);
-        if (PyArray_TYPE(array) != type || !PyArray_ISCARRAY(array) || PyArray_NDIM(array) != n) return false;
-        for (int i = 0; i < n; ++i) {
-            if (PyArray_DIM(array, i) != dims[i]) return false;
-        }
-        const char* start = PyArray_BYTES(array);
-        const char* stop = start + PyArray_NBYTES(array);
-        for (int i = 0; i < count; ++i) {
-            if (start < stops[i] && starts[i] < stop) return false;
-        }
-        starts[count] = start;
-        stops[count++] = stop;
-        return true;
-    };
-    if (type != NPY_FLOAT && type != NPY_DOUBLE) return false;
-    const npy_intp* dims = PyArray_DIMS(as_array(x));
-    const int x_ndim = PyArray_NDIM(as_array(x));
-    bool all = fits(x, dims, x_ndim);
-    for (nb::handle a : others) all = all && fits(a, dims, x_ndim);
-    for (nb::handle a : parameters) all = all && fits(a, parameter_shape, ndim);
-    return all;
-}
-
 }  // namespace bnkit

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "cpu_level.hpp"
+#include "plain.hpp"
 #include "rows.hpp"
 #include "softmax.hpp"
 #include "threads.hpp"
@@ -326,7 +327,8 @@ NB_MODULE(_kernels, m) {
     m.def("set_threads", &set_threads, nb::arg("count"));
     m.def("get_threads", &get_threads);
     using nb::arg;
-    m.def("plain", &plain, arg("x"), arg("others"), arg("parameters"), arg("shape"));
+    m.def("plain_views", &plain_views, arg("x"), arg("others"), arg("parameters"), arg("copies"), arg("view_shape"),
+          arg("parameter_shape"));
     const auto optional = [](const char* name) { return nb::arg(name).none(); };
     m.def("train", &train, arg("x"), optional("gamma"), optional("beta"), optional("running_mean"),
           optional("running_var"), optional("residual"), optional("out"), arg("decay"), arg("eps"), arg("correction"),
