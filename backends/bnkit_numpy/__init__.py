@@ -89,7 +89,8 @@ class NumpyBackend(Backend):
     def batch_norm_moments(self, x: Array, *, mask: Array | None = None) -> Moments:  # type: ignore[override]
         if mask is not None or not self._fuses(x):
             return super().batch_norm_moments(x, mask=mask)
-        return Moments(*self._kernels.moments(x))
+        moments: Moments = self._kernels.moments(x)
+        return moments
 
     def batch_norm_train(  # type: ignore[override]
         self,
@@ -113,10 +114,10 @@ class NumpyBackend(Backend):
             plain = super().batch_norm_train(x, gamma, beta, running_mean, running_var, **options)
             return plain._replace(active=self._kernel_bits(plain.active, x))
         relu = activation is not None
-        y, count, mean, m2, rstd, active = self._kernels.train(
+        trained: BatchNormTrain = self._kernels.train(
             x, gamma, beta, running_mean, running_var, residual, out, decay, eps, correction, relu
         )
-        return BatchNormTrain(y, Moments(count, mean, m2), rstd, active)
+        return trained
 
     def batch_norm_inference(  # type: ignore[override]
         self,
@@ -135,8 +136,10 @@ class NumpyBackend(Backend):
             options: dict[str, Any] = {"eps": eps, "residual": residual, "activation": activation, "out": out}
             return super().batch_norm_inference(x, gamma, beta, mean, var, **options)
         relu = activation is not None
-        y, active = self._kernels.inference(x, gamma, beta, mean, var, residual, out, eps, relu)
-        return y, active
+        result: tuple[Array, Array | None] = self._kernels.inference(
+            x, gamma, beta, mean, var, residual, out, eps, relu
+        )
+        return result
 
     def batch_norm_gradient_sums(  # type: ignore[override]
         self,
@@ -182,8 +185,10 @@ class NumpyBackend(Backend):
             return super().batch_norm_backward(dy, x, gamma, beta, mean, rstd, **options)
         relu = activation is not None
         total = (None, None, None) if sums is None else (count, *sums)
-        grads = self._kernels.backward(dy, x, gamma, beta, mean, rstd, active, *total, out, train, relu, residual)
-        return BatchNormBackward(*grads)
+        grads: BatchNormBackward = self._kernels.backward(
+            dy, x, gamma, beta, mean, rstd, active, *total, out, train, relu, residual
+        )
+        return grads
 
     def softmax_cross_entropy(self, logits: Array, target: Array) -> tuple[Array, Array]:
         labels = target.dtype.kind in "iu"

@@ -1,5 +1,7 @@
 from typing import Any
 
+from bnkit.reference import BatchNormBackward, BatchNormTrain, Moments
+
 Array = Any
 Optional = Array | None
 
@@ -30,7 +32,7 @@ def train(
     eps: float,
     correction: int,
     relu: bool,
-) -> tuple[Array, Array, Array, Array, Array, Optional]: ...
+) -> BatchNormTrain: ...
 def inference(
     x: Array,
     gamma: Optional,
@@ -42,7 +44,7 @@ def inference(
     eps: float,
     relu: bool,
 ) -> tuple[Array, Optional]: ...
-def moments(x: Array) -> tuple[Array, Array, Array]: ...
+def moments(x: Array) -> Moments: ...
 def gradient_sums(
     dy: Array,
     x: Array,
@@ -68,5 +70,5 @@ def backward(
     train: bool,
     relu: bool,
     residual: bool,
-) -> tuple[Array, Array, Array, Optional]: ...
+) -> BatchNormBackward: ...
 def softmax_cross_entropy(logits: Array, labels: Optional, weights: Optional, shared: bool) -> tuple[Array, Array]: ...

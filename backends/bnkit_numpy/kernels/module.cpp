@@ -15,6 +15,7 @@
 
 #include "cpu_level.hpp"
 #include "plain.hpp"
+#include "records.hpp"
 #include "rows.hpp"
 #include "softmax.hpp"
 #include "threads.hpp"
@@ -97,7 +98,7 @@ template <typename Work> void without_gil(const Work& work) {
 }
 
 // Calls call(S{}) with the type that x is stored in.
-template <typename Call> nb::tuple for_storage(nb::handle x, Call call) {
+template <typename Call> nb::object for_storage(nb::handle x, Call call) {
     if (!PyArray_Check(x.ptr())) throw nb::type_error("x is no array");
     PyArrayObject* const array = as_array(x);
     if (has_type<float>(array)) return call(float{});
@@ -129,7 +130,7 @@ nb::object new_active(const Shape& s, bool wanted) {
     return owned(PyArray_ZEROS(1, size, NPY_UINT8, 0));
 }
 
-nb::tuple train(nb::handle x, nb::handle gamma, nb::handle beta, nb::handle running_mean, nb::handle running_var,
+nb::object train(nb::handle x, nb::handle gamma, nb::handle beta, nb::handle running_mean, nb::handle running_var,
                 nb::handle residual, nb::handle out, double decay, double eps, int correction, bool relu) {
     return for_storage(x, [&](auto storage) {
         using S = decltype(storage);
@@ -155,7 +156,7 @@ nb::tuple train(nb::handle x, nb::handle gamma, nb::handle beta, nb::handle runn
                             correction,
                             relu};
         without_gil([&] { kernels<S>().train(call); });
-        return nb::make_tuple(y, new_count(s), mean, m2, rstd, active);
+        return records().train(y, records().moments(new_count(s), mean, m2), rstd, active);
     });
 }
 
@@ -170,7 +171,7 @@ void widen(const char* name, nb::handle from, double* to, index count) {
     }
 }
 
-nb::tuple inference(nb::handle x, nb::handle gamma, nb::handle beta, nb::handle mean, nb::handle var,
+nb::object inference(nb::handle x, nb::handle gamma, nb::handle beta, nb::handle mean, nb::handle var,
                     nb::handle residual, nb::handle out, double eps, bool relu) {
     return for_storage(x, [&](auto storage) {
         using S = decltype(storage);
@@ -198,14 +199,14 @@ nb::tuple inference(nb::handle x, nb::handle gamma, nb::handle beta, nb::handle 
     });
 }
 
-nb::tuple moments(nb::handle x) {
+nb::object moments(nb::handle x) {
     return for_storage(x, [&](auto storage) {
         using S = decltype(storage);
         const Shape s = shape_of(x);
         nb::object mean, m2;
         const MomentsOf<S> call{s, elements<S>("x", x, size_of(s)), new_statistics(s, mean), new_statistics(s, m2)};
         without_gil([&] { kernels<S>().moments(call); });
-        return nb::make_tuple(new_count(s), mean, m2);
+        return records().moments(new_count(s), mean, m2);
     });
 }
 
@@ -227,7 +228,7 @@ Backward<S> backward_call(const Shape& s, nb::handle dy, nb::handle x, nb::handl
     return call;
 }
 
-nb::tuple gradient_sums(nb::handle dy, nb::handle x, nb::handle gamma, nb::handle beta, nb::handle mean,
+nb::object gradient_sums(nb::handle dy, nb::handle x, nb::handle gamma, nb::handle beta, nb::handle mean,
                         nb::handle rstd, nb::handle active, bool relu) {
     return for_storage(x, [&](auto storage) {
         using S = decltype(storage);
@@ -254,7 +255,7 @@ template <typename A> nb::object narrowed(const Shape& s, const double* values) 
     return array;
 }
 
-nb::tuple backward(nb::handle dy, nb::handle x, nb::handle gamma, nb::handle beta, nb::handle mean, nb::handle rstd,
+nb::object backward(nb::handle dy, nb::handle x, nb::handle gamma, nb::handle beta, nb::handle mean, nb::handle rstd,
                    nb::handle active, nb::handle count, nb::handle sum_dy, nb::handle sum_dy_x_hat, nb::handle out,
                    bool train, bool relu, bool residual) {
     return for_storage(x, [&](auto storage) {
@@ -274,12 +275,12 @@ nb::tuple backward(nb::handle dy, nb::handle x, nb::handle gamma, nb::handle bet
         call.train = train;
         without_gil([&] { kernels<S>().backward(call); });
         using A = Wide<S>;
-        return nb::make_tuple(dx, narrowed<A>(s, call.dgamma), narrowed<A>(s, call.dbeta), dresidual);
+        return records().backward(dx, narrowed<A>(s, call.dgamma), narrowed<A>(s, call.dbeta), dresidual);
     });
 }
 
 // logits: (groups, rows, classes); labels or weights: with the groups, or without where they are shared.
-nb::tuple cross_entropy(nb::handle logits, nb::handle labels, nb::handle weights, bool shared) {
+nb::object cross_entropy(nb::handle logits, nb::handle labels, nb::handle weights, bool shared) {
     return for_storage(logits, [&](auto storage) {
         using S = decltype(storage);
         if (PyArray_NDIM(as_array(logits)) != 3) throw nb::type_error("logits have not 3 dimensions");
@@ -320,6 +321,7 @@ void* import_numpy() {
 NB_MODULE(_kernels, m) {
     import_numpy();
     if (PyErr_Occurred()) throw nb::python_error();
+    records();
     m.def("version", &version, "The version of bnkit this module was built from.");
     m.def("cpu_level", &cpu_level, "The SIMD level of this machine: an x86-64 level, \"neon\" or \"generic\".");
     m.def("kernel_level", &kernel_level, "The level of the kernels in use; None where none fits this machine.");
