@@ -35,7 +35,7 @@ _BUILT_IN = {"numpy": ("bnkit_numpy", "NumpyBackend"), "cupy": ("bnkit_cupy", "C
 _classes: dict[str, type[Backend]] = {}
 _instances: dict[str, Backend] = {}
 _by_array_type: dict[type, type[Backend]] = {}
-_only_by_array_type: dict[type, Backend] = {}  # of those types that lie on one device alone
+known_backends: dict[type, Backend] = {}  # by the types that lie on one device alone, of arrays seen so far
 _default: contextvars.ContextVar[Backend | None] = contextvars.ContextVar("bnkit_default_backend", default=None)
 _auto_choice: list[str] = []
 
@@ -83,7 +83,7 @@ def backend_of(*arrays: Array | None) -> Backend:
     for array in arrays:
         if array is None:
             continue
-        backend = _only_by_array_type.get(type(array)) or _owner(array)
+        backend = known_backends.get(type(array)) or _owner(array)
         if found is not None and backend is not found:
             raise TypeError(
                 f"arrays must be of one backend, got {_kind(first, found)} and {_kind(array, backend)}; "
@@ -112,7 +112,7 @@ def register(name: str, backend: type[Backend]) -> None:
     for key in [k for k in _instances if k.partition(":")[0] == name]:
         del _instances[key]
     _by_array_type.clear()
-    _only_by_array_type.clear()
+    known_backends.clear()
 
 
 def _names() -> list[str]:
@@ -184,7 +184,7 @@ def _owner(array: Array) -> Backend:
     key = owner.key_of(array)
     backend = _instances.get(key) or get_backend(key)
     if getattr(owner.key_of, "__func__", None) is Backend.key_of.__func__:  # type: ignore[attr-defined]
-        _only_by_array_type[array_type] = backend
+        known_backends[array_type] = backend
     return backend
 
 

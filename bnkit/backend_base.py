@@ -128,10 +128,10 @@ class Backend:
     ) -> tuple[Any, ...] | None:
         """What an op takes of all these arrays, if one look tells that they need no other check; else None.
 
-        They need none where all are C contiguous, aligned, writeable and of one dtype, float32 or float64, the others
-        of the shape of x, the parameters of `layout.parameters`, and none overlaps another in memory. Then come, in
-        their order, x and the others as `layout.shape` and the parameters as `layout.flat`: views, but of the first
-        `copies` parameters copies.
+        They need none where all are C contiguous, aligned and writeable, none overlaps another in memory, the others
+        have the dtype, one that batch norm takes, and the shape of x, and the parameters have the dtype that goes with
+        it and the shape `layout.parameters`. Then come, in their order, x and the others as `layout.shape` and the
+        parameters as `layout.flat`: views, but of the first `copies` parameters copies.
         """
         return None
 

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from . import checks
 from . import ghost as ghosts
-from .backend import Array, Backend
+from .backend import Array, Backend, known_backends
 from .dispatch import (
     BatchNormCache,
     Reduce,
@@ -70,7 +70,7 @@ def batch_norm(
     read-only or overlapping array, before anything is written.
     Source: Ioffe & Szegedy 2015, algorithms 1 and 2.
     """
-    backend = checks.one_backend(("x",), (x,))
+    backend = known_backends.get(type(x)) or checks.one_backend(("x",), (x,))
     xp = backend.xp
     checks.check_options(
         train=train, decay=decay, eps=eps, correction=correction, activation=activation, ghost=ghost, reduce=reduce
@@ -80,9 +80,10 @@ def batch_norm(
     tracked = running_mean is not None and running_var is not None
     copies = 2 if train else 4  # for the cache, since all four may move before the backward
     segments: tuple[ghosts.Segment, ...] = ()
+    in_place = out is x and not train
     views = None
     if mask is ghost is None and (tracked or (train and running_mean is running_var)):
-        views = backend.plain_views(x, (residual, out), parameters, copies, layout)
+        views = backend.plain_views(x, (residual, None if in_place else out), parameters, copies, layout)
     plain = views is not None
     if views is None:
         layout, mask = _checked(backend, x, *parameters, mask, residual, out, train=train, axis=axis, ghost=ghost)
@@ -93,6 +94,8 @@ def batch_norm(
         checks.check_enough(segments, layout, correction)
 
     x_view, residual_view, out_view, own_gamma, own_beta, mean, var = views
+    if plain and in_place:
+        out_view = x_view
     cache = BatchNormCache(
         backend,
         layout,
@@ -100,7 +103,7 @@ def batch_norm(
         x_view,
         own_gamma,
         own_beta,
-        copy(xp, mask) if train else None,
+        copy(xp, mask) if train and mask is not None else None,
         activation,
         residual is not None,
         reduce if train else None,
@@ -120,7 +123,7 @@ def batch_norm(
         for own, moved in pairs:
             if not is_contiguous(own) and not backend.overlap(own, moved):  # the op had a contiguous copy
                 own[...] = xp.reshape(moved, own.shape)
-    if out is x:
+    if in_place:
         cache.x_view = None
     return _result(xp, y, out_view, out, layout), cache
 
@@ -136,11 +139,13 @@ def batch_norm_backward(dy: Array, cache: BatchNormCache, *, out: Array | None =
     backend, layout, xp = cache.backend, cache.layout, cache.backend.xp
     views = None
     if not cache.segments and cache.x_view is not None:
-        views = backend.plain_views(dy, (cache.x, out), (), 0, layout)
+        views = backend.plain_views(dy, (cache.x, None if out is dy else out), (), 0, layout)
     if views is None:
         _check_backward(dy, cache, out)
-        views = (layout.view(xp, dy), cache.x_view, _view_of_out(out, layout, cache.segments, backend))
-    dy_view, _, out_view = views
+        dy_view, out_view = layout.view(xp, dy), _view_of_out(out, layout, cache.segments, backend)
+    else:
+        dy_view, _, out_view = views
+        out_view = dy_view if out is dy else out_view
     grads = backward_ghosts(cache, dy_view) if cache.segments else backward_batch(cache, dy_view, out_view)
     gamma, beta = cache.gamma, cache.beta
     return BatchNormGrads(

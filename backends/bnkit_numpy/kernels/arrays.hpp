@@ -33,6 +33,10 @@ template <> inline bool has_type<BFloat16>(PyArrayObject* a) {
     return dtype->kind == 'V' && dtype->type == 'E' && PyArray_ITEMSIZE(a) == 2;
 }
 
+inline bool is_stored(PyArrayObject* a) {
+    return has_type<float>(a) || has_type<double>(a) || has_type<Half>(a) || has_type<BFloat16>(a);
+}
+
 // The elements of a C-contiguous array of `size` elements of T. The callers have checked what users pass; this keeps a
 // mistake of ours from reading beyond an array.
 template <typename T> T* elements(const char* name, nb::handle a, index size) {

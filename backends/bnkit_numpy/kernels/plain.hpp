@@ -8,16 +8,14 @@
 
 namespace bnkit {
 
-// See Backend.plain_views: arrays of the type of the first one, of which none overlaps another.
+// See Backend.plain_views: arrays of which none overlaps another.
 class PlainArrays {
 public:
-    bool fits(nb::handle a, int ndim, const npy_intp* shape) {
+    bool fits(nb::handle a, int type, int ndim, const npy_intp* shape) {
         if (a.is_none()) return true;
         if (!PyArray_CheckExact(a.ptr()) || count == most) return false;
         PyArrayObject* const array = as_array(a);
-        if (count == 0) type = PyArray_TYPE(array);
-        if (PyArray_TYPE(array) != type || (type != NPY_FLOAT && type != NPY_DOUBLE)) return false;
-        if (!PyArray_ISCARRAY(array) || PyArray_NDIM(array) != ndim) return false;
+        if (PyArray_TYPE(array) != type || !PyArray_ISCARRAY(array) || PyArray_NDIM(array) != ndim) return false;
         if (!std::equal(shape, shape + ndim, PyArray_DIMS(array))) return false;
         const char* start = PyArray_BYTES(array);
         const char* stop = start + PyArray_NBYTES(array);
@@ -32,7 +30,7 @@ public:
 private:
     static constexpr int most = 8;
     const char *starts[most], *stops[most];
-    int count = 0, type = 0;
+    int count = 0;
 };
 
 // The elements of an array that fits, in a shape of as many.
@@ -70,15 +68,16 @@ struct Dimensions {
 
 inline nb::object plain_views(nb::handle x, const nb::tuple& others, const nb::tuple& parameters, std::size_t copies,
                               const nb::tuple& view_shape, const nb::tuple& parameter_shape) {
-    if (!PyArray_CheckExact(x.ptr())) return nb::none();
+    if (!PyArray_CheckExact(x.ptr()) || !is_stored(as_array(x))) return nb::none();
     const Dimensions view(view_shape), own(parameter_shape);
     if (view.ndim != 4) throw nb::value_error("a view has 4 dimensions");
-    const int ndim = PyArray_NDIM(as_array(x));
+    const int type = PyArray_TYPE(as_array(x)), ndim = PyArray_NDIM(as_array(x));
     const npy_intp *shape = PyArray_DIMS(as_array(x)), flat[] = {view.sizes[0], view.sizes[2]};
     PlainArrays arrays;
-    bool plain = arrays.fits(x, ndim, shape);
-    for (nb::handle a : others) plain = plain && arrays.fits(a, ndim, shape);
-    for (nb::handle a : parameters) plain = plain && arrays.fits(a, own.ndim, own.sizes);
+    bool plain = arrays.fits(x, type, ndim, shape);
+    for (nb::handle a : others) plain = plain && arrays.fits(a, type, ndim, shape);
+    const int wide = type == NPY_DOUBLE ? NPY_DOUBLE : NPY_FLOAT;
+    for (nb::handle a : parameters) plain = plain && arrays.fits(a, wide, own.ndim, own.sizes);
     if (!plain) return nb::none();
 
     PyObject* const views = PyTuple_New(static_cast<Py_ssize_t>(1 + others.size() + parameters.size()));
