@@ -13,7 +13,8 @@ import bnkit
 
 Array = np.ndarray[Any, Any]
 DTYPES = tuple(np.dtype(d) for d in ("float16", ml_dtypes.bfloat16, "float32", "float64"))
-# Of one piece and of many: small, blocks of columns, tall and single columns, groups, runs, long runs, one long run.
+# Of one piece and of many: small, blocks of columns, tall and single columns, groups, runs, short runs in blocks and
+# in parts, long runs, one long run.
 SHAPES = (
     (1, 7, 5, 1),
     (1, 100, 333, 1),
@@ -22,6 +23,7 @@ SHAPES = (
     (3, 40, 370, 1),
     (2, 9, 31, 150),
     (1, 20, 64, 49),
+    (2, 700, 5, 49),
     (1, 2, 2, 70_001),
     (1, 1, 1, 150_001),
 )

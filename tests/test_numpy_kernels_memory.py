@@ -15,7 +15,12 @@ from bnkit_numpy import compiled_kernels
 pytestmark = pytest.mark.skipif(compiled_kernels() is None, reason="installed without the compiled kernels")
 Array = np.ndarray[Any, Any]
 DTYPES = [np.dtype(d) for d in ("float16", ml_dtypes.bfloat16, "float32", "float64")]
-LAYOUTS = {"columns": ((5000, 100), 1), "NCHW": ((5, 100, 25, 40), 1), "NHWC": ((5, 25, 40, 100), -1)}
+LAYOUTS = {
+    "columns": ((5000, 100), 1),
+    "NCHW": ((5, 100, 25, 40), 1),
+    "NCHW, short runs": ((50, 100, 10, 10), 1),
+    "NHWC": ((5, 25, 40, 100), -1),
+}
 A_CHANNEL = 512  # bytes: statistics, lines, sums and parameters, some for each of a few pieces
 A_CALL = 40_000  # bytes of Python objects and of scratch memory, whatever the shape
 options_of = pytest.mark.parametrize("options", ["plain", "relu", "residual", "residual and relu"])

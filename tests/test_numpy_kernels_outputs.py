@@ -22,6 +22,8 @@ SHAPES = {  # of more than 40 MB in float32, none a multiple of a vector
     "images": (1, 17, 61, 104 * 103),
     "long runs": (1, 3, 3, 1_200_007),
     "groups": (3, 1201, 3, 1029),
+    "short runs": (1, 53, 4001, 53),
+    "groups of short runs": (3, 1201, 57, 57),
 }
 
 

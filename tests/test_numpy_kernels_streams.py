@@ -8,7 +8,15 @@ from bnkit_numpy import compiled_kernels
 
 pytestmark = pytest.mark.skipif(compiled_kernels() is None, reason="installed without the compiled kernels")
 
-SHAPES = {"NCHW": ((16, 64, 56, 56), 1), "NHWC": ((16, 56, 56, 64), -1), "NCHW, odd rows": ((16, 48, 63, 62), 1)}
+SHAPES = {
+    "NCHW": ((16, 64, 56, 56), 1),
+    "NHWC": ((16, 56, 56, 64), -1),
+    "NCHW, odd rows": ((16, 48, 63, 62), 1),
+    "NCHW, short runs": ((40, 300, 14, 14), 1),
+    "NCHW, short runs of few channels": ((1200, 44, 7, 7), 1),
+    "NHWC, three channels": ((50, 127, 127, 3), -1),
+    "NHWC, a last row that is shorter": ((101, 153, 55, 3), -1),
+}
 
 
 def at_offset(elements, shape, dtype):
