@@ -39,7 +39,7 @@ template <typename K> class Adder {
                      double* first, double* second) const {
         A *p = sums, *q = sums + width;
         for (index c = 0; c < 2 * width; ++c) p[c] = 0;
-        const index high = width <= 256 ? short_sum : 8;  // rows of a tile; many, where they stay in the first cache
+        const index high = width <= 512 ? short_sum : 8;  // rows of a tile; long ones go by few, which follow one another
         for (index r = from; r < to; r += high) {
             const index stop = smaller(r + high, to);
             index c = 0;
