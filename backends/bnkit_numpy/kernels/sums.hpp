@@ -29,7 +29,8 @@ template <typename K> class Adder {
             const index stop = smaller(r + short_sum, to);
             const index same = frame_.length(unit, stop - 1) == unit.width ? stop : stop - 1;
             add_columns(unit, columns, r, same, unit.width, short_sums.data(), first, second);
-            if (same < stop) add_columns(unit, columns, same, stop, frame_.length(unit, same), short_sums.data(), first, second);
+            const index last = frame_.length(unit, stop - 1);
+            if (same < stop) add_columns(unit, columns, same, stop, last, short_sums.data(), first, second);
         }
     }
 
@@ -39,7 +40,7 @@ template <typename K> class Adder {
                      double* first, double* second) const {
         A *p = sums, *q = sums + width;
         for (index c = 0; c < 2 * width; ++c) p[c] = 0;
-        const index high = width <= 512 ? short_sum : 8;  // rows of a tile; long ones go by few, which follow one another
+        const index high = width <= 512 ? short_sum : 8;  // rows of a tile: of long ones few, so near in memory
         for (index r = from; r < to; r += high) {
             const index stop = smaller(r + high, to);
             index c = 0;
