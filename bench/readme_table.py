@@ -72,7 +72,11 @@ def _pair(rows, text):
 
 def _times(row, peer):
     ratio = row["peers"][peer].get("ratio")
-    return "–" if ratio is None else f"{ratio:.2g}×"
+    return "–" if ratio is None else _ratio(ratio)
+
+
+def _ratio(ratio: float) -> str:
+    return f"{ratio:.0f}×" if ratio >= 10 else f"{ratio:.2g}×"
 
 
 def _over_all(measured, peer, choose):
@@ -81,7 +85,7 @@ def _over_all(measured, peer, choose):
     for op in OPS:
         found = [rows[op]["peers"][peer].get("ratio") for rows in measured.values()]
         found = [ratio for ratio in found if ratio is not None]
-        cells.append(f"{choose(found):.2g}×" if found else "–")
+        cells.append(_ratio(choose(found)) if found else "–")
     return " / ".join(cells)
 
 

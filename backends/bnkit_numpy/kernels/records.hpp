@@ -10,7 +10,8 @@ namespace nb = nanobind;
 // A named tuple's class, alive to the end of the process, since the interpreter may be gone before the module is.
 class Record {
 public:
-    explicit Record(const char* name) : type(nb::object(nb::module_::import_("bnkit.reference").attr(name)).release()) {}
+    explicit Record(const char* name)
+        : type(nb::object(nb::module_::import_("bnkit.reference").attr(name)).release()) {}
 
     // A new one, as tuple.__new__ makes it.
     template <typename... Values> nb::object operator()(const Values&... values) const {
