@@ -25,6 +25,10 @@
 #define BNKIT_INLINE inline
 #endif
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wpsabi"  // how vectors are passed between files: none is
+#endif
+
 namespace bnkit {
 namespace BNKIT_LEVEL {
 
