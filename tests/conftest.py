@@ -1,7 +1,8 @@
-"""The fixtures `backend`, NumPy, CuPy where there is a device and the strict double, and `offline`."""
+"""The fixtures `backend`, NumPy, CuPy where there is a device and the strict double, `cuda_host_folder`, `offline`."""
 
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import array_api_strict
@@ -28,6 +29,14 @@ def backend(request: pytest.FixtureRequest) -> bnkit.backend.Backend:
         if request.param in os.environ.get("BNKIT_REQUIRE", "").split(","):
             pytest.fail(str(error))
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def cuda_host_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where compiled kernels are kept, from one run to the next where pytest keeps a cache."""
+    if hasattr(request.config, "cache"):
+        return request.config.cache.mkdir("cuda_host")
+    return tmp_path_factory.mktemp("cuda_host")
 
 
 @pytest.fixture
