@@ -167,11 +167,14 @@ class Backend:
         words = np.asarray(seeds, dtype=np.uint64)
         if not single and (not shape or words.shape != (shape[0],)):
             raise ValueError(f"key must hold one seed for each of the leading axis of {shape}, got {words.shape}")
+        return self.xp.reshape(self._draw(words, layer, step, size), tuple(shape))
+
+    def _draw(self, seeds: np.ndarray, layer: int, step: int, size: int) -> Array:
+        """`size` elements for each of the uint64 seeds; what a backend overrides of `uniform`."""
         blocks = self.asarray(np.arange(-(-size // 4), dtype=np.uint64))
-        key_words = tuple(self.asarray(w.astype(np.uint64)[:, None]) for w in (words & 0xFFFFFFFF, words >> 32))
+        key_words = tuple(self.asarray(w.astype(np.uint64)[:, None]) for w in (seeds & 0xFFFFFFFF, seeds >> 32))
         drawn = reference.uniform(self.xp, blocks, (key_words[0], key_words[1]), (layer, step & 0xFFFFFFFF, step >> 32))
-        flat = self.xp.reshape(drawn, (words.shape[0], -1))[:, :size]
-        return self.xp.reshape(flat, tuple(shape))
+        return self.xp.reshape(drawn, (seeds.shape[0], -1))[:, :size]
 
     def batch_norm_moments(self, x: Array, **options: Any) -> reference.Moments:
         return reference.batch_norm_moments(self.xp, x, **options)

@@ -1,0 +1,76 @@
+// backward: gradient_sums and gradient in one kernel that reads x and dy once.
+//
+// As in train, each thread keeps `held` vectors of x and of dy in registers, and the blocks of a tile that has several
+// wait for each other in a cooperative launch. Reads x, dy and one bit an element where the forward kept them; writes
+// dx, and dresidual where it is asked for: 3 transfers of the tensor, where two reads cost 5.
+#include "backward.cuh"
+
+namespace bnkit {
+
+template <typename T, int V, bool runs, int held>
+__global__ void __launch_bounds__(threads, 1)
+    backward(const T* dy, const T* __restrict__ x, const unsigned* active, const double* mean, const double* rstd,
+             const Wide<T>* gamma, const Wide<T>* beta, const double* count, double* partials, unsigned* arrived, T* dx,
+             T* dresidual, Wide<T>* dgamma, Wide<T>* dbeta, int gate, int train, index groups, index rows,
+             index channels, index inner, index splits, index chunk, int aligned) {
+    static_assert(held <= short_sum, "a thread's elements are added up in float");
+    using A = Wide<T>;
+    using Walk = Tile<V, runs>;
+    __shared__ SumsMemory memory;
+    __shared__ GradientLines<A> shared;
+    const Shape shape{groups, rows, channels, inner};
+    const Walk tile(shape, blockIdx.x, splits, chunk);
+    const int thread = thread_number();
+    Vector<T, V> inputs[held] = {}, upstream[held] = {};
+    Cursor<V, runs> cursor(tile);
+#pragma unroll
+    for (int i = 0; i < held; ++i) {
+        if (tile.has(tile.first, i)) {
+            inputs[i] = load<T, V>(x + cursor.element, aligned);
+            upstream[i] = load<T, V>(dy + cursor.element, aligned);
+        }
+        cursor.advance();
+    }
+    const index channel = tile.channel + (thread < tile.columns ? thread : 0);
+    if (thread < tile.width()) set_affine(shared, thread, channel, mean[channel], rstd[channel], gamma, beta);
+    __syncthreads();
+    Sums<A, V, Walk::owned> sums;
+    {
+        const OwnLines<A, Walk::owned> lines(shared, tile.column());
+#pragma unroll
+        for (int i = 0; i < held; ++i) {
+            A away[V], gradient[V];
+            get_gradient<T, V, runs>(gate, active, lines, inputs[i], upstream[i], tile.words(tile.first, i), away,
+                                     gradient);
+            if (!tile.has(tile.first, i)) continue;
+#pragma unroll
+            for (int v = 0; v < V; ++v) sums.add(v, gradient[v], gradient[v] * away[v]);
+        }
+    }
+    sums.flush();
+    add_over_block(memory, tile, sums);
+    if (splits > 1) share_over_splits(memory, tile, partials, arrived, splits);
+    if (thread < tile.width()) {
+        set_gradient_sums(memory, shared, thread, mean[channel], rstd[channel]);
+        const double n = train && count[channel] > 0 ? count[channel] : 1;
+        set_gradient(shared, thread, mean[channel], rstd[channel], n, memory.total[0][thread], memory.total[1][thread]);
+        if (tile.split == 0 && thread < tile.columns) {
+            dbeta[channel] = static_cast<A>(memory.total[0][thread]);
+            dgamma[channel] = static_cast<A>(memory.total[1][thread]);
+        }
+    }
+    __syncthreads();
+    const OwnGradientLines<A, Walk::owned> lines(shared, tile.column());
+    const BackwardArrays<T> to{active, dx, dresidual, gate, train, aligned != 0};
+    Cursor<V, runs> again(tile);
+#pragma unroll
+    for (int i = 0; i < held; ++i) {
+        A away[V], gradient[V];
+        get_gradient<T, V, runs>(gate, active, lines, inputs[i], upstream[i], tile.words(tile.first, i), away,
+                                 gradient);
+        if (tile.has(tile.first, i)) put_backward<T, V, runs>(to, lines, away, gradient, again.element);
+        again.advance();
+    }
+}
+
+}  // namespace bnkit

@@ -1,0 +1,63 @@
+// What a backward does with one vector of x and dy: the gradient behind the ReLU, its sums, and its results.
+#pragma once
+
+#include "lines.cuh"
+#include "sums.cuh"
+
+namespace bnkit {
+
+// How the backward knows where a ReLU let through: there was none, by x, or by the forward's bits.
+enum Gate : int { open = 0, by_x = 1, by_bits = 2 };
+
+template <typename T> struct BackwardArrays {
+    const unsigned* active;  // with by_bits
+    T* dx;                   // may be dy
+    T* dresidual;            // null where nobody asked
+    int gate, train;
+    bool aligned;
+};
+
+// x - k, and dy where the ReLU let through. All threads of the warp come here.
+template <typename T, int V, bool runs>
+__device__ __forceinline__ void get_gradient(int gate, const unsigned* active,
+                                             const OwnLines<Wide<T>, Tile<V, runs>::owned>& lines,
+                                             const Vector<T, V>& x, const Vector<T, V>& dy, index words,
+                                             Wide<T> (&away)[V], Wide<T> (&gradient)[V]) {
+    using A = Wide<T>;
+    bool flags[V];
+    if (gate == by_bits) load_flags<V>(active, words, flags);
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+        const int c = runs ? 0 : v;
+        away[v] = widen(x.of[v]) - lines.k[c];
+        gradient[v] = widen(dy.of[v]);
+        if (gate == by_bits && !flags[v]) gradient[v] = A(0);
+        if (gate == by_x && !(multiply_add(away[v], lines.scale[c], lines.shift[c]) > A(0))) gradient[v] = A(0);
+    }
+}
+
+template <typename T, int V, bool runs>
+__device__ __forceinline__ void put_backward(const BackwardArrays<T>& to,
+                                             const OwnGradientLines<Wide<T>, Tile<V, runs>::owned>& lines,
+                                             const Wide<T> (&away)[V], const Wide<T> (&gradient)[V], index element) {
+    using A = Wide<T>;
+    Vector<T, V> dx, dresidual;
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+        const int c = runs ? 0 : v;
+        const A through_statistics = to.train ? multiply_add(away[v], lines.slope[c], lines.offset[c]) : A(0);
+        dx.of[v] = narrow<T>((gradient[v] + through_statistics) * lines.scale[c]);
+        dresidual.of[v] = narrow<T>(gradient[v]);
+    }
+    if (to.dresidual) store(to.dresidual + element, dresidual, to.aligned);
+    store(to.dx + element, dx, to.aligned);
+}
+
+// Σ dy and Σ dy * x_hat of the tile's columns, from the sums of dy and dy * (x - k) in memory.total.
+template <typename A>
+__device__ void set_gradient_sums(SumsMemory& memory, const Lines<A>& lines, int column, double mean, double rstd) {
+    const double rest = mean - static_cast<double>(lines.k[column]);
+    memory.total[1][column] = rstd * (memory.total[1][column] - rest * memory.total[0][column]);
+}
+
+}  // namespace bnkit

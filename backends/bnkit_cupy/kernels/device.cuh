@@ -1,0 +1,85 @@
+// Storage types, vectors of them, and what blocks do together.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+namespace bnkit {
+
+using index = long long;
+
+constexpr int threads = 256;  // of every block
+constexpr int warp_threads = 32;
+constexpr int warps = threads / warp_threads;
+constexpr unsigned whole_warp = 0xffffffffu;
+
+// What is computed in, and what parameters and running statistics are stored as.
+template <typename T> struct WideOf {
+    using type = float;
+};
+template <> struct WideOf<double> {
+    using type = double;
+};
+template <typename T> using Wide = typename WideOf<T>::type;
+
+__device__ __forceinline__ float widen(float a) { return a; }
+__device__ __forceinline__ double widen(double a) { return a; }
+__device__ __forceinline__ float widen(__half a) { return __half2float(a); }
+__device__ __forceinline__ float widen(__nv_bfloat16 a) { return __bfloat162float(a); }
+
+template <typename T> __device__ __forceinline__ T narrow(Wide<T> a) { return a; }
+template <> __device__ __forceinline__ __half narrow<__half>(float a) { return __float2half_rn(a); }
+template <> __device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float a) { return __float2bfloat16(a); }
+
+// a * b + c with one rounding, so that a ReLU cuts alike wherever its argument is worked out.
+__device__ __forceinline__ float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
+__device__ __forceinline__ double multiply_add(double a, double b, double c) { return fma(a, b, c); }
+
+// V elements that one thread owns: 16 bytes, or a single element.
+template <typename T, int V> struct Vector {
+    static_assert(V == 1 || V * sizeof(T) == sizeof(uint4), "a vector is one element or 16 bytes");
+    T of[V];
+};
+
+template <typename T, int V> __device__ __forceinline__ Vector<T, V> load(const T* from, bool aligned) {
+    Vector<T, V> a;
+    if (V > 1 && aligned) {
+        const uint4 bytes = *reinterpret_cast<const uint4*>(from);
+        memcpy(&a, &bytes, sizeof(a));
+        return a;
+    }
+#pragma unroll
+    for (int v = 0; v < V; ++v) a.of[v] = from[v];
+    return a;
+}
+
+template <typename T, int V> __device__ __forceinline__ void store(T* to, const Vector<T, V>& a, bool aligned) {
+    if (V > 1 && aligned) {
+        uint4 bytes;
+        memcpy(&bytes, &a, sizeof(a));
+        *reinterpret_cast<uint4*>(to) = bytes;
+        return;
+    }
+#pragma unroll
+    for (int v = 0; v < V; ++v) to[v] = a.of[v];
+}
+
+// What another block wrote in this launch: past the first cache, which may hold an older value.
+__device__ __forceinline__ double load_fresh(const double* from) { return __ldcg(from); }
+
+__device__ __forceinline__ int thread_number() { return threadIdx.y * blockDim.x + threadIdx.x; }
+
+// Waits until as many blocks have come, all of which must be resident: a cooperative launch. What their threads wrote
+// before can be read fresh after it. arrived: 0 at the start of the launch.
+__device__ inline void wait_for_blocks(unsigned* arrived, unsigned blocks) {
+    __syncthreads();
+    if (thread_number() == 0) {
+        __threadfence();  // behind the barrier, so that what the whole block wrote comes before its arrival
+        atomicAdd(arrived, 1u);
+        while (atomicAdd(arrived, 0u) < blocks) __nanosleep(32);
+        __threadfence();  // before the barrier, so that the whole block is ordered behind it
+    }
+    __syncthreads();
+}
+
+}  // namespace bnkit

@@ -1,0 +1,38 @@
+// The results of a forward: y = (x - k) * scale + shift, plus a residual, through a ReLU whose bits are kept.
+#pragma once
+
+#include "lines.cuh"
+
+namespace bnkit {
+
+template <typename T> struct ForwardArrays {
+    const T* residual;  // null where there is none
+    T* y;               // may be x
+    unsigned* active;   // null where no bits are kept
+    int relu;
+    bool aligned;
+};
+
+// y of the vector `x` at `element`; all threads of the warp come here, those without elements too.
+template <typename T, int V, bool runs>
+__device__ __forceinline__ void put_forward(const ForwardArrays<T>& to,
+                                            const OwnLines<Wide<T>, Tile<V, runs>::owned>& lines,
+                                            const Vector<T, V>& x, const Vector<T, V>& residual, index element,
+                                            bool valid, index words) {
+    using A = Wide<T>;
+    Vector<T, V> y;
+    bool flags[V];
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+        const int c = runs ? 0 : v;
+        A value = multiply_add(widen(x.of[v]) - lines.k[c], lines.scale[c], lines.shift[c]);
+        if (to.residual) value += widen(residual.of[v]);
+        flags[v] = valid && value > A(0);
+        if (to.relu && value < A(0)) value = A(0);  // NaN stays
+        y.of[v] = narrow<T>(value);
+    }
+    if (valid) store(to.y + element, y, to.aligned);
+    if (to.active) store_flags<V>(to.active, words, flags);
+}
+
+}  // namespace bnkit

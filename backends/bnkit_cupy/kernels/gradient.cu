@@ -1,0 +1,56 @@
+// gradient: dx, and the residual's gradient, from the sums of gradient_sums.
+//
+// The second read of a backward. Grid: splits * tiles blocks (tile.cuh), the last first, as in normalize. Reads x and
+// dy, one bit an element where the forward kept them, and writes dx, and dresidual where it is asked for, 16 bytes at a
+// time where the shape allows.
+#include "backward.cuh"
+
+namespace bnkit {
+
+template <typename T, int V, bool runs>
+__global__ void __launch_bounds__(threads, 2)
+    gradient(const T* dy, const T* x, const unsigned* active, const double* mean, const double* rstd,
+             const Wide<T>* gamma, const Wide<T>* beta, const double* count, const double* sum_dy,
+             const double* sum_dy_x_hat, T* dx, T* dresidual, int gate, int train, index groups, index rows,
+             index channels, index inner, index splits, index chunk, int aligned) {
+    using A = Wide<T>;
+    using Walk = Tile<V, runs>;
+    __shared__ GradientLines<A> shared;
+    const Shape shape{groups, rows, channels, inner};
+    const Walk tile(shape, gridDim.x - 1 - blockIdx.x, splits, chunk);
+    const int thread = thread_number();
+    if (thread < tile.width()) {
+        const index channel = tile.channel + (thread < tile.columns ? thread : 0);
+        set_affine(shared, thread, channel, mean[channel], rstd[channel], gamma, beta);
+        const double n = train ? (count[channel] > 0 ? count[channel] : 1) : 1;
+        set_gradient(shared, thread, mean[channel], rstd[channel], n, train ? sum_dy[channel] : 0,
+                     train ? sum_dy_x_hat[channel] : 0);
+    }
+    __syncthreads();
+    const OwnGradientLines<A, Walk::owned> lines(shared, tile.column());
+    const BackwardArrays<T> to{active, dx, dresidual, gate, train, aligned != 0};
+    Cursor<V, runs> cursor(tile);
+    constexpr int batch_size = in_flight<V>;
+    const index step = batch_size * static_cast<index>(blockDim.y);
+    for (index at = tile.first; at < tile.last; at += step) {
+        Vector<T, V> inputs[batch_size] = {}, upstream[batch_size] = {};
+        index elements[batch_size];
+        bool valid[batch_size];
+#pragma unroll
+        for (int u = 0; u < batch_size; ++u) {
+            valid[u] = tile.has(at, u);
+            elements[u] = cursor.element;
+            if (valid[u]) inputs[u] = load<T, V>(x + cursor.element, aligned);
+            if (valid[u]) upstream[u] = load<T, V>(dy + cursor.element, aligned);
+            cursor.advance();
+        }
+#pragma unroll
+        for (int u = 0; u < batch_size; ++u) {
+            A away[V], gradient[V];
+            get_gradient<T, V, runs>(gate, active, lines, inputs[u], upstream[u], tile.words(at, u), away, gradient);
+            if (valid[u]) put_backward<T, V, runs>(to, lines, away, gradient, elements[u]);
+        }
+    }
+}
+
+}  // namespace bnkit

@@ -1,0 +1,67 @@
+// gradient_sums: Σ dy and Σ dy * x_hat of each channel, dy as the ReLU let it through.
+//
+// Grid: splits * tiles blocks (tile.cuh). Reads x and dy once, in vectors of 16 bytes where the shape allows, and one
+// bit an element where the forward kept them; writes 16 bytes a channel, 16 more for the gradients of gamma and beta in
+// double, and 16 a channel and split where there are several. The last block of a tile adds up the splits in order.
+#include "backward.cuh"
+
+namespace bnkit {
+
+template <typename T, int V, bool runs>
+__global__ void __launch_bounds__(threads, V == 8 ? 1 : 2)
+    gradient_sums(const T* __restrict__ dy, const T* __restrict__ x, const unsigned* __restrict__ active,
+                  const double* __restrict__ mean, const double* __restrict__ rstd, const Wide<T>* __restrict__ gamma,
+                  const Wide<T>* __restrict__ beta, double* totals, double* partials, unsigned* tickets,
+                  Wide<T>* dgamma, Wide<T>* dbeta, int gate, index groups, index rows, index channels, index inner,
+                  index splits, index chunk, int aligned) {
+    using A = Wide<T>;
+    using Walk = Tile<V, runs>;
+    __shared__ SumsMemory memory;
+    __shared__ Lines<A> shared;
+    const Shape shape{groups, rows, channels, inner};
+    const Walk tile(shape, blockIdx.x, splits, chunk);
+    const int thread = thread_number();
+    if (thread < tile.width()) {
+        const index channel = tile.channel + (thread < tile.columns ? thread : 0);
+        set_affine(shared, thread, channel, mean[channel], rstd[channel], gamma, beta);
+    }
+    __syncthreads();
+    const OwnLines<A, Walk::owned> lines(shared, tile.column());
+    Sums<A, V, Walk::owned> sums;
+    Cursor<V, runs> cursor(tile);
+    constexpr int batch_size = in_flight<V>;
+    const index step = batch_size * static_cast<index>(blockDim.y);
+    int additions = 0;
+    for (index at = tile.first; at < tile.last; at += step) {
+        Vector<T, V> inputs[batch_size] = {}, upstream[batch_size] = {};
+        bool valid[batch_size];
+#pragma unroll
+        for (int u = 0; u < batch_size; ++u) {
+            valid[u] = tile.has(at, u);
+            if (valid[u]) inputs[u] = load<T, V>(x + cursor.element, aligned);
+            if (valid[u]) upstream[u] = load<T, V>(dy + cursor.element, aligned);
+            cursor.advance();
+        }
+#pragma unroll
+        for (int u = 0; u < batch_size; ++u) {
+            A away[V], gradient[V];
+            get_gradient<T, V, runs>(gate, active, lines, inputs[u], upstream[u], tile.words(at, u), away, gradient);
+            if (!valid[u]) continue;
+#pragma unroll
+            for (int v = 0; v < V; ++v) sums.add(v, gradient[v], gradient[v] * away[v]);
+        }
+        additions += batch_size;
+        if (additions % short_sum == 0) sums.flush();
+    }
+    sums.flush();
+    add_over_block(memory, tile, sums);
+    if (!add_over_splits(memory, tile, partials, tickets, splits) || thread >= tile.columns) return;
+    const index channel = tile.channel + thread;
+    set_gradient_sums(memory, shared, thread, mean[channel], rstd[channel]);
+    totals[channel] = memory.total[0][thread];
+    totals[shape.total_channels() + channel] = memory.total[1][thread];
+    if (dbeta) dbeta[channel] = static_cast<A>(memory.total[0][thread]);
+    if (dgamma) dgamma[channel] = static_cast<A>(memory.total[1][thread]);
+}
+
+}  // namespace bnkit

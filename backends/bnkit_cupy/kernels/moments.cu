@@ -1,0 +1,58 @@
+// moments: mean, squared distances and 1 / sqrt(var + eps) of each channel; moves the running statistics.
+//
+// Grid: splits * tiles blocks (tile.cuh). Reads x once, in vectors of 16 bytes where the shape allows, four under way a
+// thread; writes 32 bytes a channel, and 16 a channel and split where there are several. The last block of a tile adds
+// up the splits in their order.
+#include "moments.cuh"
+
+namespace bnkit {
+
+template <typename T, int V, bool runs>
+__global__ void __launch_bounds__(threads, 2)
+    moments(const T* __restrict__ x, double* statistics, double* partials, unsigned* tickets, Wide<T>* running_mean,
+            Wide<T>* running_var, double decay, double correction, double eps, index groups, index rows, index channels,
+            index inner, index splits, index chunk, int aligned) {
+    using A = Wide<T>;
+    using Walk = Tile<V, runs>;
+    __shared__ MomentsMemory<A> memory;
+    const Shape shape{groups, rows, channels, inner};
+    const Walk tile(shape, blockIdx.x, splits, chunk);
+    set_near_means(memory, tile, x);
+    A k[Walk::owned];
+#pragma unroll
+    for (int c = 0; c < Walk::owned; ++c) k[c] = tile.column() < tile.columns ? memory.k[tile.column() + c] : A(0);
+    Sums<A, V, Walk::owned> sums;
+    Cursor<V, runs> cursor(tile);
+    constexpr int batch_size = in_flight<V>;
+    const index step = batch_size * static_cast<index>(blockDim.y);
+    int additions = 0;
+    for (index at = tile.first; at < tile.last; at += step) {
+        Vector<T, V> batch[batch_size];
+        bool valid[batch_size];
+#pragma unroll
+        for (int u = 0; u < batch_size; ++u) {
+            valid[u] = tile.has(at, u);
+            if (valid[u]) batch[u] = load<T, V>(x + cursor.element, aligned);
+            cursor.advance();
+        }
+#pragma unroll
+        for (int u = 0; u < batch_size; ++u) {
+            if (!valid[u]) continue;
+#pragma unroll
+            for (int v = 0; v < V; ++v) {
+                const A away = widen(batch[u].of[v]) - k[runs ? 0 : v];
+                sums.add(v, away, away * away);
+            }
+        }
+        additions += batch_size;
+        if (additions % short_sum == 0) sums.flush();
+    }
+    sums.flush();
+    add_over_block(memory.sums, tile, sums);
+    if (!add_over_splits(memory.sums, tile, partials, tickets, splits)) return;
+    set_moments(memory, tile, x, eps);
+    store_moments(memory, tile, Statistics(statistics, shape.total_channels()),
+                  Running<A>{running_mean, running_var, decay, correction});
+}
+
+}  // namespace bnkit

@@ -1,0 +1,126 @@
+// How a block walks its part of a view (groups, rows, channels, inner).
+//
+// Runs (inner > 1, as NCHW): a tile is one channel; its positions are the vectors of V elements of its rows * inner,
+// and all threads stand one behind the other.
+// Columns (inner == 1, as (N, D) and NHWC): a tile is blockDim.x * V neighbouring columns; its positions are the rows,
+// and thread (x, y) owns V columns of every blockDim.y-th row, so that a warp reads whole segments of 128 bytes.
+//
+// The positions of a tile are cut into `splits` parts of `chunk`, a block each. V is a matter of the shape alone:
+// arrays that start between two vectors are read by the element, and no result depends on where they lie.
+#pragma once
+
+#include "device.cuh"
+
+namespace bnkit {
+
+constexpr int most_columns = 64;  // of a tile
+// Vectors of one array that a thread has under way. With more than 16 elements the kernels spill.
+template <int V> constexpr int in_flight = V == 8 ? 2 : 4;
+
+struct Shape {
+    index groups, rows, channels, inner;
+
+    __device__ index total_channels() const { return groups * channels; }
+    __device__ double count() const { return static_cast<double>(rows) * static_cast<double>(inner); }
+
+    // Element i of rows * inner of a channel; `channel` counts through all groups.
+    __device__ index element(index channel, index i) const {
+        const index row = channel / channels * rows + i / inner;
+        return (row * channels + channel % channels) * inner + i % inner;
+    }
+};
+
+template <int V, bool runs> class Tile {
+  public:
+    // Channels of the thread's V elements.
+    static constexpr int owned = runs ? 1 : V;
+
+    const Shape& shape;
+    index number, split, channel;  // channel: the first of the tile, counted through all groups
+    index positions, first, last;  // first, last: of this block's part
+    int columns;                   // how many channels the tile has, at most `width`
+
+    __device__ Tile(const Shape& view, index block, index splits, index chunk) : shape(view) {
+        number = block / splits;
+        split = block % splits;
+        const index tiles = (shape.channels + width() - 1) / width();  // of a group
+        const index start = number % tiles * width();
+        channel = number / tiles * shape.channels + start;
+        columns = static_cast<int>(min(static_cast<index>(width()), shape.channels - start));
+        positions = runs ? shape.rows * (shape.inner / V) : shape.rows;
+        first = split * chunk;
+        last = min(first + chunk, positions);
+    }
+
+    // Channels of a full tile, a power of two.
+    __device__ static int width() { return runs ? 1 : static_cast<int>(blockDim.x) * V; }
+
+    // The first of the thread's channels, within the tile.
+    __device__ int column() const { return runs ? 0 : static_cast<int>(threadIdx.x) * V; }
+
+    // Whether the thread has elements `step` positions of all threads behind `at`.
+    __device__ bool has(index at, int step) const {
+        return column() < columns && at + step * static_cast<index>(blockDim.y) + threadIdx.y < last;
+    }
+
+    // A warp's flags of V bits each fill V words, which lie as the warps walk; -1 where the warp is past the end.
+    __device__ index words(index at, int step) const {
+        const index rows = warp_threads / static_cast<int>(blockDim.x);  // of a warp
+        const index mine = at + step * static_cast<index>(blockDim.y) + thread_number() / warp_threads * rows;
+        return mine < last ? (number * ((positions + rows - 1) / rows) + mine / rows) * V : -1;
+    }
+
+  private:
+    template <int, bool> friend class Cursor;
+};
+
+// The element where the thread stands, and its way from one position to the next without a division.
+template <int V, bool runs> class Cursor {
+  public:
+    index element;
+
+    __device__ explicit Cursor(const Tile<V, runs>& tile) {
+        const Shape& s = tile.shape;
+        const index at = tile.first + threadIdx.y, height = blockDim.y;
+        line_ = runs ? s.inner / V : 1;
+        place_ = runs ? at % line_ : 0;
+        step_place_ = runs ? height % line_ : 0;
+        carry_ = (s.channels - 1) * s.inner;
+        const index row = tile.channel / s.channels * s.rows + at / line_;
+        element = (row * s.channels + tile.channel % s.channels) * s.inner + place_ * V + tile.column();
+        step_ = height / line_ * s.channels * s.inner + step_place_ * V;
+    }
+
+    __device__ void advance() {
+        element += step_;
+        if (!runs) return;
+        place_ += step_place_;
+        if (place_ < line_) return;
+        place_ -= line_;
+        element += carry_;
+    }
+
+  private:
+    index line_, place_, step_place_, step_, carry_;
+};
+
+// The words of a warp's flags, V bits of each thread.
+template <int V> __device__ void store_flags(unsigned* active, index words, const bool (&flags)[V]) {
+    const int lane = thread_number() % warp_threads;
+    unsigned mine = 0;
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+        const unsigned word = __ballot_sync(whole_warp, flags[v]);
+        if (lane == v) mine = word;
+    }
+    if (lane < V && words >= 0) active[words + lane] = mine;
+}
+
+template <int V> __device__ void load_flags(const unsigned* active, index words, bool (&flags)[V]) {
+    const int lane = thread_number() % warp_threads;
+    const unsigned mine = lane < V && words >= 0 ? active[words + lane] : 0;
+#pragma unroll
+    for (int v = 0; v < V; ++v) flags[v] = __shfl_sync(whole_warp, mine, v) >> lane & 1u;
+}
+
+}  // namespace bnkit
