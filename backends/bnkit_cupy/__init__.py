@@ -16,6 +16,7 @@ import numpy as np
 from bnkit.backend import Array, BackendError
 
 from .device import limits_of, raw_module_loader
+from .exchange import device_array, host_array
 from .launch import Launcher
 from .ops import KernelOps
 
@@ -84,8 +85,10 @@ class CupyBackend(KernelOps):
         }
 
     def asarray(self, a: Any, dtype: Any = None) -> Array:
+        """`a` from the host, or from a library whose arrays lie on this device: then without a copy."""
         with self.xp.cuda.Device(self.device):
-            return self.xp.asarray(a, dtype=dtype)
+            found = device_array(self.xp, a, self.device)
+            return self.xp.asarray(host_array(a) if found is None else found, dtype=dtype)
 
     def to_numpy(self, a: Array) -> np.ndarray:
         host: np.ndarray = self.xp.asnumpy(a)

@@ -1,0 +1,188 @@
+"""What is told before a CUDA kernel is launched: wrong arguments by name, and which modules and blocks there can be."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cupy_on_host import ONE_READ, TWO_READS, HostOps
+
+import bnkit
+from bnkit_cupy import device, launch, plan
+from bnkit_cupy.launch import Launcher
+
+Array = np.ndarray[Any, Any]
+SHAPE = (1, 6, 8, 1)
+
+
+class Compiled:
+    """A loader whose kernels do nothing; it keeps what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    def __call__(self, path: Path, options: tuple[str, ...], names: tuple[str, ...], cooperative: bool) -> "Compiled":
+        self.asked.append((path, options, names, cooperative))
+        return self
+
+    def get_function(self, name: str) -> Any:
+        assert any(name in names for _, _, names, _ in self.asked)
+        return lambda *arguments: None
+
+
+@pytest.fixture
+def ops() -> HostOps:
+    return HostOps(TWO_READS, Compiled())
+
+
+def arrays(dtype: Any = np.float32) -> dict[str, Any]:
+    x = np.ones(SHAPE, dtype)
+    small = dict.fromkeys(("gamma", "beta", "running_mean", "running_var"), np.ones((1, 8), np.float32))
+    return {"x": x, "residual": x, "out": np.empty_like(x), **small}
+
+
+def train(ops: HostOps, given: dict[str, Any]) -> Any:
+    options: dict[str, Any] = {"decay": 0.9, "eps": 1e-5, "correction": 1}
+    return ops.batch_norm_train(**given, **options)
+
+
+def shifted(a: Array, by: int) -> Array:
+    buffer = np.zeros(a.nbytes + 16, np.uint8)
+    return np.ndarray(a.shape, a.dtype, buffer=buffer, offset=by)
+
+
+@pytest.mark.parametrize("name", ["residual", "out", "gamma", "beta", "running_mean", "running_var"])
+@pytest.mark.parametrize(
+    ("spoil", "error", "said"),
+    [
+        (lambda a: a.astype(np.float16), TypeError, "must be float32, got float16"),
+        (lambda a: a.astype(">f4"), TypeError, "must be float32, got float32"),
+        (lambda a: a.tolist(), TypeError, "must be an array, got list"),
+        (lambda a: a[..., :1].copy() if a.ndim == 2 else a[:, :3], ValueError, "must have shape"),
+        (lambda a: np.repeat(a, 2, 1)[:, ::2], ValueError, "must be C contiguous, got strides"),
+        (lambda a: shifted(a, 2), ValueError, "must be aligned to its 4 bytes, got 0x"),
+    ],
+    ids=["dtype", "byte order", "type", "shape", "layout", "alignment"],
+)
+def test_a_wrong_argument_is_named_before_a_launch(
+    ops: HostOps, name: str, spoil: Any, error: type[Exception], said: str
+) -> None:
+    given = arrays()
+    given[name] = spoil(given[name])
+    with pytest.raises(error, match=f"^{name} {said}"):
+        train(ops, given)
+    assert ops.launches == []
+
+
+def test_an_array_on_another_device_is_named(ops: HostOps) -> None:
+    class Elsewhere:
+        def __init__(self, a: Array) -> None:
+            self.dtype, self.shape, self.flags, self.device = a.dtype, a.shape, a.flags, "cuda:1"
+
+    with pytest.raises(bnkit.BackendError, match=r"^gamma must lie on device cpu, got one on cuda:1; move it"):
+        train(ops, arrays() | {"gamma": Elsewhere(np.ones((1, 8), np.float32))})
+    assert ops.launches == []
+
+
+def test_bits_of_another_shape_are_named(ops: HostOps) -> None:
+    made = train(ops, arrays() | {"residual": np.ones(SHAPE, np.float32)})
+    statistics = (made.moments.mean, made.rstd)
+    x, words = np.ones(SHAPE, np.float32), np.zeros((1, 1, 1), np.uint32)
+    with pytest.raises(ValueError, match=r"^active must have shape"):
+        ops.batch_norm_gradient_sums(x, x, None, None, *statistics, activation="relu", active=words)
+
+
+def test_a_module_is_loaded_once(ops: HostOps) -> None:
+    loader = Compiled()
+    ops = HostOps(TWO_READS, loader)
+    for dtype in (np.float32, np.float32, np.float64):
+        x = np.ones(SHAPE, dtype)
+        for _ in range(2):
+            ops.batch_norm_moments(x)
+    assert [names[0] for _, _, names, _ in loader.asked] == [
+        f"bnkit::moments<{stored}, 1, false>" for stored in ("float", "double")
+    ]
+
+
+def test_every_module_that_the_ops_ask_for_is_an_instantiation() -> None:
+    known, asked = set(launch.instantiations()), set()
+    # Tall enough for parts and short enough for none, in both layouts, with and without whole vectors.
+    shapes = [(1, 2200, 8, 1), (1, 5003, 3, 1), (1, 4, 8, 1), (1, 2, 3, 49), (1, 40_000, 2, 32)]
+    for limits in (ONE_READ, TWO_READS):
+        for stored in launch.STORED:
+            if stored == "bfloat16":
+                continue  # in NumPy of another package; its names are made as the others are
+            loader = Compiled()
+            ops = HostOps(limits, loader)
+            for shape in shapes:
+                x = np.ones(shape, stored)
+                made = ops.batch_norm_train(x, None, None, None, None, decay=0.9, eps=1e-5, correction=1)
+                statistics = (made.moments.mean, made.rstd)
+                ops.batch_norm_backward(x, x, None, None, *statistics, train=True, count=made.moments.count)
+                ops.batch_norm_inference(x, None, None, *statistics, eps=1e-5)
+                ops.batch_norm_gradient_sums(x, x, None, None, *statistics)
+            ops.softmax_cross_entropy(np.ones((3, 4), stored), np.zeros(3, np.int64))
+            ops.uniform((0, 0, 0), (5,))
+            asked |= set(loader.asked)
+    assert asked <= known
+    assert {(path.stem, cooperative) for path, _, _, cooperative in asked} == {
+        (path.stem, cooperative) for path, _, _, cooperative in known
+    }
+    assert all(path.is_file() for path, _, _, _ in known)
+    assert {path.stem for path, _, _, _ in known} == {path.stem for path in launch.KERNELS.glob("*.cu")}
+
+
+def test_views_without_elements_and_with_unknown_dtypes_are_left_to_the_reference(ops: HostOps) -> None:
+    assert ops.batch_norm_inference(np.ones((1, 0, 3, 1)), None, None, *np.ones((2, 1, 3)), eps=1e-5)[0].size == 0
+    assert ops.batch_norm_moments(np.ones(SHAPE, np.longdouble)).mean.shape == (1, 8)
+    assert ops.launches == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "itemsize", "expected"),
+    [
+        ((1, 100, 100, 1), 4, (False, 4, 8, 32, 4, 100)),
+        ((1, 100, 101, 1), 4, (False, 1, 32, 8, 4, 100)),
+        ((2, 9, 3, 1), 4, (False, 1, 4, 64, 2, 9)),
+        ((1, 9, 16, 1), 2, (False, 8, 2, 128, 1, 9)),
+        ((2, 5, 3, 49), 4, (True, 1, 1, 256, 6, 245)),
+        ((1, 5, 3, 64), 8, (True, 2, 1, 256, 3, 160)),
+    ],
+)
+def test_a_view_is_cut_into_these_tiles(shape: tuple[int, ...], itemsize: int, expected: tuple[Any, ...]) -> None:
+    assert tuple(plan.geometry_of(shape, itemsize)) == expected
+
+
+@pytest.mark.parametrize("shape", [(1, 7, 3, 1), (1, 100_003, 64, 1), (1, 65_536, 256, 1), (1, 256, 64, 12_544)])
+def test_the_parts_of_a_tile_are_all_of_it_and_none_is_empty(shape: tuple[int, ...]) -> None:
+    h100 = plan.Limits(multiprocessors=132, shared_memory=232_448, registers=65_536, l2_bytes=2**25, cooperative=True)
+    geometry = plan.geometry_of(shape, 4)
+    for cut in (plan.two_reads(geometry, h100), plan.one_read("train", geometry, h100)):
+        if cut is None:
+            continue
+        assert (cut.splits - 1) * cut.chunk < geometry.positions <= cut.splits * cut.chunk
+        assert cut.chunk % geometry.height == 0
+    assert plan.two_reads(geometry, h100).blocks <= max(4 * 132 + geometry.tiles, geometry.tiles)
+
+
+def test_a_null_pointer_reaches_cupy_as_one_and_the_texts_of_the_headers_its_cache() -> None:
+    told: list[Any] = []
+
+    class Module:
+        def get_function(self, name: str) -> Any:
+            return lambda grid, block, arguments: told.append((name, grid, block, arguments))
+
+    class Cupy:
+        @staticmethod
+        def RawModule(**options: Any) -> Module:
+            told.append(options)
+            return Module()
+
+    launcher = Launcher(Cupy, device.raw_module_loader(Cupy), TWO_READS, 0)
+    launcher("bnkit::uniform", 3, (None, np.int64(5)))
+    options, (name, grid, block, arguments) = told
+    assert options["name_expressions"] == ("bnkit::uniform",)
+    assert options["enable_cooperative_groups"] is False
+    assert any(o.startswith("-DBNKIT_KERNELS=") for o in options["options"])
+    assert (name, grid, block) == ("bnkit::uniform", (3,), (256, 1))
+    assert [(type(a), int(a)) for a in arguments] == [(np.uint64, 0), (np.int64, 5)]
