@@ -40,8 +40,7 @@ __global__ void __launch_bounds__(threads, 1)
 #pragma unroll
         for (int i = 0; i < held; ++i) {
             A away[V], gradient[V];
-            get_gradient<T, V, runs>(gate, active, lines, inputs[i], upstream[i], tile.words(tile.first, i), away,
-                                     gradient);
+            get_gradient<T, V, runs>(gate, active, lines, inputs[i], upstream[i], tile, tile.first, i, away, gradient);
             if (!tile.has(tile.first, i)) continue;
 #pragma unroll
             for (int v = 0; v < V; ++v) sums.add(v, gradient[v], gradient[v] * away[v]);
@@ -66,8 +65,7 @@ __global__ void __launch_bounds__(threads, 1)
 #pragma unroll
     for (int i = 0; i < held; ++i) {
         A away[V], gradient[V];
-        get_gradient<T, V, runs>(gate, active, lines, inputs[i], upstream[i], tile.words(tile.first, i), away,
-                                 gradient);
+        get_gradient<T, V, runs>(gate, active, lines, inputs[i], upstream[i], tile, tile.first, i, away, gradient);
         if (tile.has(tile.first, i)) put_backward<T, V, runs>(to, lines, away, gradient, again.element);
         again.advance();
     }

@@ -21,11 +21,12 @@ template <typename T> struct BackwardArrays {
 template <typename T, int V, bool runs>
 __device__ __forceinline__ void get_gradient(int gate, const unsigned* active,
                                              const OwnLines<Wide<T>, Tile<V, runs>::owned>& lines,
-                                             const Vector<T, V>& x, const Vector<T, V>& dy, index words,
+                                             const Vector<T, V>& x, const Vector<T, V>& dy,
+                                             const Tile<V, runs>& tile, index at, int step,
                                              Wide<T> (&away)[V], Wide<T> (&gradient)[V]) {
     using A = Wide<T>;
     bool flags[V];
-    if (gate == by_bits) load_flags<V>(active, words, flags);
+    if (gate == by_bits) load_flags<V>(active, tile.words(at, step), flags);
 #pragma unroll
     for (int v = 0; v < V; ++v) {
         const int c = runs ? 0 : v;

@@ -13,12 +13,14 @@ template <typename T> struct ForwardArrays {
     bool aligned;
 };
 
-// y of the vector `x` at `element`; all threads of the warp come here, those without elements too.
+// y of the vector `x` at `element`, `step` positions of all threads behind `at`. All threads of the warp come here,
+// those without elements too.
 template <typename T, int V, bool runs>
 __device__ __forceinline__ void put_forward(const ForwardArrays<T>& to,
                                             const OwnLines<Wide<T>, Tile<V, runs>::owned>& lines,
                                             const Vector<T, V>& x, const Vector<T, V>& residual, index element,
-                                            bool valid, index words) {
+                                            const Tile<V, runs>& tile, index at, int step) {
+    const bool valid = tile.has(at, step);
     using A = Wide<T>;
     Vector<T, V> y;
     bool flags[V];
@@ -32,7 +34,7 @@ __device__ __forceinline__ void put_forward(const ForwardArrays<T>& to,
         y.of[v] = narrow<T>(value);
     }
     if (valid) store(to.y + element, y, to.aligned);
-    if (to.active) store_flags<V>(to.active, words, flags);
+    if (to.active) store_flags<V>(to.active, tile.words(at, step), flags);
 }
 
 }  // namespace bnkit

@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(threads, 2)
 #pragma unroll
         for (int u = 0; u < batch_size; ++u) {
             A away[V], gradient[V];
-            get_gradient<T, V, runs>(gate, active, lines, inputs[u], upstream[u], tile.words(at, u), away, gradient);
+            get_gradient<T, V, runs>(gate, active, lines, inputs[u], upstream[u], tile, at, u, away, gradient);
             if (valid[u]) put_backward<T, V, runs>(to, lines, away, gradient, elements[u]);
         }
     }

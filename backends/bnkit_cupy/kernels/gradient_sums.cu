@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(threads, V == 8 ? 1 : 2)
 #pragma unroll
         for (int u = 0; u < batch_size; ++u) {
             A away[V], gradient[V];
-            get_gradient<T, V, runs>(gate, active, lines, inputs[u], upstream[u], tile.words(at, u), away, gradient);
+            get_gradient<T, V, runs>(gate, active, lines, inputs[u], upstream[u], tile, at, u, away, gradient);
             if (!valid[u]) continue;
 #pragma unroll
             for (int v = 0; v < V; ++v) sums.add(v, gradient[v], gradient[v] * away[v]);

@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(threads, 2)
         }
 #pragma unroll
         for (int u = 0; u < batch_size; ++u) {
-            put_forward<T, V, runs>(to, lines, batch[u], added[u], elements[u], valid[u], tile.words(at, u));
+            put_forward<T, V, runs>(to, lines, batch[u], added[u], elements[u], tile, at, u);
         }
     }
 }

@@ -65,13 +65,10 @@ template <int V, bool runs> class Tile {
 
     // A warp's flags of V bits each fill V words, which lie as the warps walk; -1 where the warp is past the end.
     __device__ index words(index at, int step) const {
-        const index rows = warp_threads / static_cast<int>(blockDim.x);  // of a warp
+        const int rows = warp_threads / static_cast<int>(blockDim.x), shift = __ffs(rows) - 1;  // of a warp
         const index mine = at + step * static_cast<index>(blockDim.y) + thread_number() / warp_threads * rows;
-        return mine < last ? (number * ((positions + rows - 1) / rows) + mine / rows) * V : -1;
+        return mine < last ? (number * ((positions + rows - 1) >> shift) + (mine >> shift)) * V : -1;
     }
-
-  private:
-    template <int, bool> friend class Cursor;
 };
 
 // The element where the thread stands, and its way from one position to the next without a division.

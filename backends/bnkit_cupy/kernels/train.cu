@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(threads, 1)
         const bool valid = tile.has(tile.first, i);
         Vector<T, V> added = {};
         if (valid && residual) added = load<T, V>(residual + again.element, aligned);
-        put_forward<T, V, runs>(to, lines, values[i], added, again.element, valid, tile.words(tile.first, i));
+        put_forward<T, V, runs>(to, lines, values[i], added, again.element, tile, tile.first, i);
         again.advance();
     }
 }
