@@ -136,6 +136,13 @@ def test_the_loss_has_the_same_bits_in_every_schedule(cuda_host_folder: Path) ->
     same_in_every_schedule(lambda: ops.softmax_cross_entropy(logits, labels))
 
 
+@pytest.mark.slow
+def test_no_thread_of_the_loss_and_the_uniforms_reads_what_another_one_writes(cuda_host_folder: Path) -> None:
+    ops = ops_on(TWO_READS, cuda_host_folder, checked=True)
+    ops.softmax_cross_entropy(np.ones((3, 33, 37), np.float32), np.arange(33))
+    ops.uniform((1, 2, 3), (1025,))
+
+
 @pytest.mark.parametrize("shape", [(1,), (4,), (7, 3), (1025,), (0,), ()], ids=str)
 @pytest.mark.parametrize("key", [(0, 0, 0), (2**64 - 1, 2**32 - 1, 2**64 - 1), (12345, 7, 2**33 + 5)])
 def test_uniforms_are_those_of_every_backend_bit_for_bit(

@@ -2,7 +2,7 @@
 
 CuPy passes to a kernel whatever it is given, and a wrong dtype, layout or device reads or writes somewhere else. So no
 array of a caller's goes into a launch that `Launcher.argument` has not seen. Nothing here reads from the device
-or waits for it, so calls can be captured into a graph.
+or waits for it, so calls can be captured into a graph, after one that compiled the kernels and filled the pool.
 """
 
 import math
