@@ -24,7 +24,7 @@ __device__ inline double sum_over_warp(double a) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(threads, 4)
+__global__ void __launch_bounds__(threads, 2)
     softmax(const T* __restrict__ logits, const index* __restrict__ labels, const Wide<T>* __restrict__ weights,
             T* __restrict__ dlogits, double* __restrict__ row_losses, index leading, index rows, index classes,
             int shared_target) {
