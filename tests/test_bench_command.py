@@ -35,7 +35,7 @@ def fake_peer(monkeypatch):
 
     def install(manner):
         monkeypatch.setattr(bench, "check_installed", lambda name: None)
-        monkeypatch.setattr(bench, "command", lambda name, threads: [sys.executable, str(FAKE), manner])
+        monkeypatch.setattr(bench, "command", lambda name, threads, place: [sys.executable, str(FAKE), manner])
         monkeypatch.setattr(bench, "Peer", lambda *arguments: Peer(*arguments, patience=3))
 
     return install
@@ -179,7 +179,7 @@ def test_a_peer_that_does_not_come_up_ends_the_run_before_the_work(fake_peer, ca
         (["--layouts", "CHWN"], 2, "layouts must be among flat, NCHW, NHWC, replicas, got 'CHWN'"),
         (["--ops", "train,forward"], 2, "ops must be among train, train-relu"),
         (["--dtypes", "int8"], 2, "dtypes must be among float32, float64, float16, bfloat16, got 'int8'"),
-        (["--against", "keras"], 2, "against must be among torch, jax, tutorial, got 'keras'"),
+        (["--against", "keras"], 2, "against must be among torch, jax, tutorial, torch-compile, cudnn, got 'keras'"),
         (["--seconds", "0"], 2, "--seconds"),
         (["--cases", ""], 2, "cases must name at least one, got ''; or leave it out"),
         (["--ops", ","], 2, "ops must name at least one, got ','"),
@@ -189,7 +189,12 @@ def test_a_peer_that_does_not_come_up_ends_the_run_before_the_work(fake_peer, ca
         (["--json", "same.png", "--plot", "./same.png"], 2, "must be another file than --json"),
         (["--plot", "figure.txt"], 2, "must end with one of .png, .pdf, .svg"),
         (["--backend", "no-such"], 1, "no backend is named 'no-such'"),
-        (["--backend", "strict", "--against", "tutorial"], 2, "the peers run on the CPU"),
+        (["--backend", "strict", "--against", "tutorial"], 2, "no peer computes on its arrays"),
+        (
+            ["--backend", "numpy", "--against", "torch,cudnn"],
+            2,
+            "against must be among torch, jax, tutorial, torch-compile with backend numpy, got 'cudnn'",
+        ),
     ],
 )
 def test_a_mistake_is_told_before_the_work(capsys, options, code, said):

@@ -72,7 +72,7 @@ def test_torch_is_asked_in_each_of_its_ways():
     assert backward[1:] == ["native_batch_norm_backward", "native_batch_norm_backward, out="]
 
 
-@pytest.mark.parametrize("name", ["torch", "jax"])
+@pytest.mark.parametrize("name", ["torch", "jax", "cudnn", pytest.param("torch-compile", marks=pytest.mark.slow)])
 def test_the_ways_of_a_library_compute_the_same_batch_norm(name, tmp_path):
     with start(name):
         pass
@@ -105,8 +105,29 @@ def test_the_other_libraries_are_never_imported_into_this_process(tmp_path):
     assert done.stdout.split() == []
 
 
+def test_cudnn_tells_on_the_cpu_that_it_is_not_there():
+    with start("cudnn") as peer:
+        assert list(peer.versions) == ["torch", "cudnn"]
+        entries = peer.ask({"prepare": specification(CASES[0], "train")})["entries"]
+        with pytest.raises(peers.PeerError, match="cudnn_batch_norm") as caught:
+            peer.ask({"measure": entries[0], "seconds": 0, "least": 1, "warm_up": True})
+        assert caught.value.alive
+
+
+def test_a_library_that_finds_no_device_tells_it(monkeypatch):
+    with start("torch"):
+        pass
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(peers.PeerError, match="finds no CUDA device"):
+        peers.Peer("torch", peers.command("torch", 1, "cuda:0"), 1)
+
+
+def test_every_peer_computes_somewhere():
+    assert {name for names in peers.ON_DEVICE.values() for name in names} == set(peers.PACKAGES)
+
+
 def test_an_unknown_peer_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"must be one of torch, jax, tutorial, got 'keras'"):
+    with pytest.raises(ValueError, match=r"must be one of torch, jax, tutorial, torch-compile, cudnn, got 'keras'"):
         peers.check_installed("keras")
 
 
@@ -159,7 +180,7 @@ def test_what_a_library_prints_does_not_disturb_the_answers():
         "noisy = types.ModuleType('noisy')\n"
         "noisy.prepare = lambda peer, specification: {'loud': lambda: print('not JSON', flush=True)}\n"
         "sys.modules['bnkit.peers.noisy'] = noisy\n"
-        "sys.argv = ['peers', 'tutorial', '1']\n"
+        "sys.argv = ['peers', 'tutorial', '1', 'cpu']\n"
         "runpy.run_module('bnkit.peers', run_name='__main__')"
     )
     peer = peers.Peer("noisy", [sys.executable, "-c", code], 1)

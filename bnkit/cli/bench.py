@@ -1,6 +1,7 @@
 """`bnkit bench`: every case and op beside the machine's copy bandwidth, the reference ops and other libraries."""
 
 import contextlib
+import os
 import shlex
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -22,7 +23,7 @@ from bnkit.cli.interrupts import held_on_demand
 from bnkit.cli.shared import BackendOption, DataDirOption, DataOption, as_usage, need, prepare, progress_bar
 from bnkit.experiments import records as record_files
 from bnkit.experiments import weight_scale
-from bnkit.peers import PACKAGES, Peer, PeerError, check_installed, command
+from bnkit.peers import ON_DEVICE, PACKAGES, Peer, PeerError, check_installed, command
 from bnkit.peers.weight_scale import Problem, problem
 
 
@@ -73,15 +74,15 @@ def bench(
             experiment=_experiment(data, data_dir, backend, quick) if experiment.NAME in names else None,
             command=_command(context),
         )
-        if settings.against and not on_host:
-            raise ValueError(f"against must be left out with backend {device.key}: the peers run on the CPU")
+        _check_peers(settings, device)
     for peer in settings.against:
         check_installed(peer)
     _check_files(json, plot)
     work = None if settings.experiment is None else problem(settings.experiment)
-    threads = device.details().get("threads") or 1
+    threads = device.details().get("threads") or os.cpu_count() or 1  # beside a GPU they only prepare
+    place = "cpu" if on_host else f"cuda:{device.device}"
     with device.scope(), contextlib.ExitStack() as processes:
-        peers = [processes.enter_context(contextlib.closing(_start(name, threads))) for name in settings.against]
+        peers = [processes.enter_context(contextlib.closing(_start(name, threads, place))) for name in settings.against]
         _measure(benchmark.plan(chosen, settings), work, settings, device, peers, json, plot)
 
 
@@ -153,9 +154,20 @@ def _experiment(data: str, data_dir: Path | None, backend: str | None, quick: bo
     return weight_scale.Settings(data=data, data_dir=folder, backend=backend, seeds=1, epochs=2 if quick else 20)
 
 
-def _start(name: str, threads: int) -> Peer:
+def _check_peers(settings: Settings, device: Backend) -> None:
+    known = ON_DEVICE.get(device.array_module, ())
+    for name in settings.against:
+        if not known:
+            raise ValueError(f"against must be left out with backend {device.key}: no peer computes on its arrays")
+        if name not in known:
+            raise ValueError(f"against must be among {', '.join(known)} with backend {device.key}, got {name!r}")
+    if settings.against and settings.experiment is not None and device.array_module != "numpy":
+        raise ValueError(f"against must be left out with {experiment.NAME} and backend {device.key}")
+
+
+def _start(name: str, threads: int, place: str) -> Peer:
     try:
-        return Peer(name, command(name, threads), threads)
+        return Peer(name, command(name, threads, place), threads)
     except PeerError as error:
         raise PeerError(f"peer {name} {error}; see whether python can import it", alive=False) from error
 

@@ -1,6 +1,6 @@
 """Other implementations to measure against, each in a process of its own: two OpenMP runtimes in one would fight.
 
-The process (`python -m bnkit.peers NAME THREADS`) answers a line of JSON on stdin with one on stdout:
+The process (`python -m bnkit.peers NAME THREADS DEVICE`) answers a line of JSON on stdin with one on stdout:
 
     at its start                                        {"versions": {"torch": "2.13.0"}}
     {"prepare": {"workload": "batch_norm", …}}          {"entries": ["F.batch_norm", …]}
@@ -8,7 +8,8 @@ The process (`python -m bnkit.peers NAME THREADS`) answers a line of JSON on std
                                                         {"times": [seconds, …]}
 
 or with {"error": reason} where it cannot, after which it goes on. A workload is a module beside this one with
-`prepare(peer, specification)`, which returns calls by name, each of them done when it returns.
+`prepare(peer, specification)`, which returns calls by name, each of them done when it returns, or on a GPU under way:
+there the device's own clock tells its time.
 """
 
 import contextlib
@@ -24,7 +25,10 @@ from collections.abc import Sequence
 from typing import Any
 
 # What must be importable, which is found out without importing it.
-PACKAGES = {"torch": "torch", "jax": "jax", "tutorial": "numpy"}
+PACKAGES = {"torch": "torch", "jax": "jax", "tutorial": "numpy", "torch-compile": "torch", "cudnn": "torch"}
+
+# Who computes on the device of a backend, by the module of its arrays.
+ON_DEVICE = {"numpy": ("torch", "jax", "tutorial", "torch-compile"), "cupy": ("torch", "torch-compile", "cudnn")}
 
 
 class PeerError(RuntimeError):
@@ -43,8 +47,10 @@ def check_installed(name: str) -> None:
         raise ImportError(f"peer {name!r} needs {PACKAGES[name]}; run pip install {PACKAGES[name]}")
 
 
-def command(name: str, threads: int) -> list[str]:
-    return [sys.executable, "-P", "-m", "bnkit.peers", name, str(threads)]  # -P: nothing from the current folder
+def command(name: str, threads: int, device: str = "cpu") -> list[str]:
+    """device: where the peer computes, as PyTorch names it."""
+    called = [sys.executable, "-P", "-m", "bnkit.peers"]  # -P: nothing from the current folder
+    return [*called, name, str(threads), device]
 
 
 class Peer:

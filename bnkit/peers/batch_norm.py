@@ -13,6 +13,6 @@ def prepare(peer: str, specification: dict[str, Any]) -> Calls:
     """The ways in which `peer` computes `op` on arrays of `shape` and `dtype` with statistics of `axis`, by name."""
     axis = specification["axis"]
     case = Case(tuple(specification["shape"]), axis if isinstance(axis, int) else tuple(axis))
-    module = importlib.import_module(f"bnkit.peers.batch_norm_{peer}")
+    module = importlib.import_module(f"bnkit.peers.batch_norm_{peer.replace('-', '_')}")
     calls: Calls = module.calls(case, specification["op"], specification["dtype"])
     return calls

@@ -1,4 +1,4 @@
-"""PyTorch's batch norm on the CPU: F.batch_norm with autograd, and the operators beneath it, with and without out=.
+"""PyTorch's batch norm: F.batch_norm with autograd, and the operators beneath it, with and without out=.
 
 An NHWC case is a tensor of that memory in torch's channels_last format. Replicas lie side by side, (rows, replicas *
 features), which torch can normalize in one call. ReLU and the residual's sum are done in place, which is the fastest.
@@ -38,12 +38,16 @@ class Tensors:
         self.running = (torch.zeros(channels, dtype=parameter), torch.ones(channels, dtype=parameter))
         self.out = torch.zeros_like(self.x)
 
+    def leaves(self, op: Op) -> list[Any]:
+        """What has a gradient, made to ask for it."""
+        return [a.requires_grad_() for a in (self.x, self.gamma, self.beta, *([self.residual] if op.residual else []))]
+
 
 def calls(case: Case, name: str, dtype: str) -> Calls:
     op, tensors = OPS[name], Tensors(case, dtype)
     if op.kind == "backward":
         return {
-            "F.batch_norm, autograd": _autograd_backward(tensors, op),
+            "F.batch_norm, autograd": autograd_backward(tensors, op, _functional(tensors, op, True)),
             "native_batch_norm_backward": _native_backward(tensors, op),
             "native_batch_norm_backward, out=": _native_backward_out(tensors, op),
         }
@@ -56,13 +60,12 @@ def calls(case: Case, name: str, dtype: str) -> Calls:
 
 
 def _functional(t: Tensors, op: Op, train: bool) -> Callable[[], object]:
-    leaves = [t.x, t.gamma, t.beta, *([t.residual] if op.residual else [])]
-    for leaf in leaves:
-        leaf.requires_grad_(train)
+    if train:
+        t.leaves(op)
 
     def call() -> Any:
         with torch.set_grad_enabled(train):
-            return _finish(F.batch_norm(t.x, *t.running, t.gamma, t.beta, train, MOMENTUM, EPS), t, op)
+            return finish(F.batch_norm(t.x, *t.running, t.gamma, t.beta, train, MOMENTUM, EPS), t, op)
 
     return call
 
@@ -71,7 +74,7 @@ def _native(t: Tensors, op: Op, train: bool) -> Callable[[], object]:
     def call() -> Any:
         with torch.no_grad():
             y, *_ = torch.native_batch_norm(t.x, t.gamma, t.beta, *t.running, train, MOMENTUM, EPS)
-            return _finish(y, t, op)
+            return finish(y, t, op)
 
     return call
 
@@ -84,20 +87,22 @@ def _native_out(t: Tensors, op: Op, train: bool) -> Callable[[], object]:
         with torch.no_grad():
             options = {"out": t.out, "save_mean": saved[0], "save_invstd": saved[1]}
             aten.native_batch_norm.out(t.x, t.gamma, t.beta, *t.running, train, MOMENTUM, EPS, **options)
-            return _finish(t.out, t, op)
+            return finish(t.out, t, op)
 
     return call
 
 
-def _finish(y: Any, t: Tensors, op: Op) -> Any:
+def finish(y: Any, t: Tensors, op: Op) -> Any:
+    """The residual and the ReLU behind a batch norm, in its own memory."""
     if op.residual:
         y = y.add_(t.residual)
     return F.relu(y, inplace=True) if op.relu else y
 
 
-def _autograd_backward(t: Tensors, op: Op) -> Callable[[], object]:
-    y = _functional(t, op, True)()
-    leaves = [t.x, t.gamma, t.beta, *([t.residual] if op.residual else [])]
+def autograd_backward(t: Tensors, op: Op, forward: Callable[[], object]) -> Callable[[], object]:
+    """The gradients of what `forward` makes of `t`'s leaves."""
+    leaves = t.leaves(op)
+    y = forward()
     return lambda: torch.autograd.grad(y, leaves, t.dy, retain_graph=True)
 
 
@@ -133,4 +138,4 @@ def _native_backward_out(t: Tensors, op: Op) -> Callable[[], object]:
 def _forward_for_backward(t: Tensors, op: Op) -> tuple[Any, tuple[Any, Any]]:
     with torch.no_grad():
         y, mean, rstd = torch.native_batch_norm(t.x, t.gamma, t.beta, *t.running, True, MOMENTUM, EPS)
-        return _finish(y, t, op), (mean, rstd)
+        return finish(y, t, op), (mean, rstd)

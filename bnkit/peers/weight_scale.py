@@ -47,5 +47,5 @@ def prepare(peer: str, specification: dict[str, Any]) -> dict[str, Run]:
     """Complete runs by name. specification: what differs from the experiment's `Settings`."""
     fields = {name: value for name, value in specification.items() if name != "workload"}
     work = problem(weight_scale.Settings(**fields))
-    runs: dict[str, Run] = importlib.import_module(f"bnkit.peers.weight_scale_{peer}").prepare(work)
+    runs: dict[str, Run] = importlib.import_module(f"bnkit.peers.weight_scale_{peer.replace('-', '_')}").prepare(work)
     return runs
