@@ -2,7 +2,8 @@
 
     python bench/readme_table.py [--check] [--results FILE] [--readme FILE]
 
-Without --results, the newest of bench/results/. --check writes nothing, and fails where README is stale.
+Without --results, the newest of bench/results/ that is of NumPy's backend. --check writes nothing, and fails where
+README is stale.
 """
 
 import argparse
@@ -20,8 +21,9 @@ OPS = ("train", "backward")
 
 
 def newest_results():
-    """Of the files named <device>-<year>-<month>-<day>.json, the one of the last day."""
+    """Of the files named <device>-<year>-<month>-<day>.json, the one of the last day; a GPU's has other peers."""
     found = sorted((ROOT / "bench" / "results").glob("*.json"), key=lambda path: path.stem[-10:])
+    found = [path for path in found if json.loads(path.read_text(encoding="utf-8"))["machine"]["backend"] == "numpy"]
     if not found:
         sys.exit("bench/results must hold a file; run bnkit bench --json bench/results/<device>-<date>.json")
     return found[-1]

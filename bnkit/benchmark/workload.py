@@ -1,6 +1,7 @@
 """One call of an op on a case, in the four ways that a row may time it."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,10 +15,14 @@ from bnkit.measure import OPS, Case, Op
 
 DTYPES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}  # with the bytes of an element
 DECAY, EPS, CORRECTION = 0.9, 1e-5, 1
+DRAWN = 2**24
 
 
 class Arrays(NamedTuple):
-    """The arrays of a case, of a normal distribution; x, dy and out in its shape, the rest in its parameters'."""
+    """The arrays of a case, of a normal distribution; x, dy and out in its shape, the rest in its parameters'.
+
+    Above DRAWN elements the values repeat: the largest cases would take longer to draw than a GPU takes to time them.
+    """
 
     x: Array
     dy: Array
@@ -37,7 +42,8 @@ def arrays(backend: Backend, case: Case, dtype: str) -> Arrays:
     shape = tuple(case.shape[a] for a in axes)
 
     def normal(shape: tuple[int, ...], dtype: Any) -> Array:
-        return backend.asarray(generator.standard_normal(shape, np.float32).astype(dtype))
+        values = generator.standard_normal(min(math.prod(shape), DRAWN), np.float32).astype(dtype)
+        return backend.asarray(np.resize(values, shape))
 
     x, dy, residual = (normal(case.shape, stored) for _ in range(3))
     gamma, beta, mean = (normal(shape, parameter) for _ in range(3))
