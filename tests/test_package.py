@@ -81,15 +81,15 @@ def test_the_compiled_kernels_are_installed() -> None:
 def test_the_wheel_holds_every_module_and_type_marker(wheel: Path, package: str) -> None:
     shipped = set(zipfile.ZipFile(wheel).namelist())
     base = PACKAGES[package]
-    sources = {p.relative_to(base.parent).as_posix() for s in ("*.py", "*.pyi", "*.cu") for p in base.rglob(s)}
+    sources = {p.relative_to(base.parent).as_posix() for s in ("*.py", "*.pyi", "*.cu", "*.cuh") for p in base.rglob(s)}
     assert sources | {f"{package}/py.typed"} <= shipped
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_licence_and_no_cpp_source(wheel: Path) -> None:
+def test_the_wheel_holds_the_licence_and_neither_cpp_sources_nor_tables_of_tests(wheel: Path) -> None:
     shipped = zipfile.ZipFile(wheel).namelist()
     assert any(name.endswith("licenses/LICENSE") for name in shipped)
-    assert not [name for name in shipped if name.endswith((".cpp", ".hpp"))]
+    assert not [name for name in shipped if name.endswith((".cpp", ".hpp", "registers.json"))]
 
 
 @pytest.mark.slow
