@@ -75,9 +75,12 @@ def _is(symbol: str, name: str) -> bool:
 
 
 def _short(symbol: str) -> str:
-    """The last name within a mangled one: _ZZ3sumPKfPfE4tile is tile."""
-    found = re.findall(r"E(\d+)([A-Za-z_]\w*)$", symbol) or re.findall(r"(\d+)([A-Za-z_]\w*?)E?$", symbol)
-    return found[0][1][: int(found[0][0])] if found else symbol
+    """The last name within a mangled one: that of _ZZ3sumPKfPfE4tile is tile."""
+    end = re.sub(r"(_\d+)?E?$", "", symbol)
+    for found in re.finditer(r"(?=(\d+)([A-Za-z_]\w*)$)", end):
+        if int(found[1]) == len(found[2]):
+            return found[2]
+    return symbol
 
 
 def _thread_local_symbols(module: bytes) -> list[tuple[str, int, int]]:

@@ -7,7 +7,10 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+import tempfile
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cuda_host.assembly import guarded
@@ -15,8 +18,9 @@ from cuda_host.assembly import guarded
 HERE = Path(__file__).resolve().parent
 _INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 # -O1: compiling takes most of the time of a test. No contraction: the same bits on any CPU.
-_FLAGS = ("-std=c++17", "-O1", "-gdwarf-4", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
+_FLAGS = ("-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
 _WARNINGS = ("-Wall", "-Wno-unknown-pragmas", "-Wno-unused")
+_runtime_lock = threading.Lock()
 
 
 def missing_compiler() -> str:
@@ -55,14 +59,13 @@ def compiled(path: Path, options: Sequence[str], names: Sequence[str], folder: P
     flags = [*_FLAGS, *os.environ.get("CUDA_HOST_FLAGS", "").split()]
     own = [*defines, "-DBNKIT_HOST=1", "-I", str(HERE / "shim"), "-include", "cuda_host.hpp", *_WARNINGS]
     if checked:
-        own.append("-fsanitize=thread")
+        own += ["-fsanitize=thread", "-gdwarf-4", "-g1"]  # whose reports name the line
     library = folder / f"{path.stem}-{_hash(stub, source, _own_text(), *flags, *own, _version())}.so"
     if library.exists():
         return library
     folder.mkdir(parents=True, exist_ok=True)
     runtime = _runtime(folder, flags)
-    work = folder / f"{library.stem}.{os.getpid()}"
-    work.mkdir(exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=folder))
     try:
         (work / "stub.cu").write_text(stub, encoding="utf-8")
         _run(*flags, *own, "-S", "-x", "c++", str(work / "stub.cu"), "-o", str(work / "kernels.s"))
@@ -75,6 +78,18 @@ def compiled(path: Path, options: Sequence[str], names: Sequence[str], folder: P
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return library
+
+
+def prebuild(
+    instantiations: Iterable[tuple[Path, Sequence[str], Sequence[str], bool]], folder: Path, *, checked: bool
+) -> None:
+    """Compile all of these (path, options, names, cooperative), as many at a time as there are processors."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        # One library serves cooperative launches and others.
+        wanted = {(path, tuple(options), tuple(names)) for path, options, names, _ in instantiations}
+        jobs = [pool.submit(compiled, *one, folder, checked=checked) for one in sorted(wanted)]
+        for job in jobs:
+            job.result()
 
 
 @functools.cache
@@ -98,31 +113,23 @@ def _runtime(folder: Path, flags: Sequence[str]) -> list[Path]:
     """The objects of the runtime, which is the same for every module and never instrumented."""
     objects = folder / f"runtime-{_hash(_own_text(), *flags, _version())}"
     sources = sorted(HERE.glob("runtime/*.cpp"))
-    if not objects.exists():
-        work = folder / f"{objects.name}.{os.getpid()}"
-        work.mkdir(exist_ok=True)
-        jobs = [
-            subprocess.Popen(
-                [str(_compiler()), *flags, "-Wall", "-c", str(source), "-o", str(work / f"{source.stem}.o")],
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for source in sources
-        ]
-        errors = [job.communicate()[1] for job in jobs]
-        if any(job.returncode for job in jobs):
-            raise RuntimeError("the runtime of the host double does not compile:\n" + "\n".join(errors))
-        try:
-            work.rename(objects)
-        except OSError:  # another process, or thread, was first
-            shutil.rmtree(work, ignore_errors=True)
+    with _runtime_lock:
+        if not objects.exists():
+            work = Path(tempfile.mkdtemp(dir=folder))
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                commands = [(*flags, "-Wall", "-c", str(s), "-o", str(work / f"{s.stem}.o")) for s in sources]
+                list(pool.map(lambda command: _run(*command), commands))
+            try:
+                work.rename(objects)
+            except OSError:  # another process was first
+                shutil.rmtree(work, ignore_errors=True)
     return [objects / f"{source.stem}.o" for source in sources]
 
 
 def _run(*arguments: str) -> None:
     done = subprocess.run([str(_compiler()), *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"a kernel does not compile:\n{done.stderr}")
+        raise RuntimeError(f"{_compiler()} {' '.join(arguments)} failed:\n{done.stderr}")
 
 
 def _hash(*parts: str) -> str:

@@ -104,9 +104,11 @@ void Checker::atomic(const void* p, std::size_t bytes, const void* code) {
     access(p, bytes, true, true, code);
     Fiber& fiber = running_fiber();
     if (fiber.stack.holds(p)) return;
-    OfThread& thread = blocks_[fiber.block->linear].threads[fiber.number];
+    OfBlock& block = blocks_[fiber.block->linear];
+    OfThread& thread = block.threads[fiber.number];
     Knowledge& released = released_[std::uintptr_t(p)];
     thread.seen.join(released);
+    released.join(block.published);
     if (thread.fenced) released.join(thread.published);
 }
 
@@ -128,6 +130,8 @@ void Checker::block_barrier(Block& block) {
     for (OfThread& thread : here.threads) {
         here.known.join(thread.known);
         thread.known = Knowledge();
+        if (thread.fenced) here.published.join(thread.published);
+        thread.fenced = false;
     }
     ++here.epoch;
 }

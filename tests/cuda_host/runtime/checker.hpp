@@ -51,12 +51,12 @@ class Checker {
     };
     struct OfThread {
         std::uint32_t time = 0;
-        bool fenced = false;
+        bool fenced = false;  // since the last barrier
         Knowledge known, seen, published;  // seen: by atomics, and known from the next fence on
     };
     struct OfBlock {
         std::uint32_t epoch = 0;
-        Knowledge known;
+        Knowledge known, published;  // since a barrier, whichever of its threads knew and fenced it before
         std::vector<OfThread> threads;
     };
 
