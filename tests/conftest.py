@@ -1,13 +1,18 @@
-"""The fixtures `backend`, NumPy, CuPy where there is a device and the strict double, `cuda_host_folder`, `offline`."""
+"""The fixtures `backend`, NumPy, CuPy where there is a device and the strict double, `cuda_host_folder`, `offline`.
+
+The backend "cuda_host", the CuPy backend's kernels executed on the CPU, is known by name.
+"""
 
 import os
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import array_api_strict
 import hypothesis
 import pytest
+from cuda_host.host_backend import CudaHostBackend
 from strict_backend import StrictBackend
 
 import bnkit
@@ -15,6 +20,7 @@ import bnkit.backend
 
 array_api_strict.set_array_api_strict_flags(api_version="2025.12")
 bnkit.backend.register("strict", StrictBackend)
+bnkit.backend.register("cuda_host", CudaHostBackend)
 
 # derandomize: a failure in CI is the same failure at home
 hypothesis.settings.register_profile("bnkit", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -31,12 +37,18 @@ def backend(request: pytest.FixtureRequest) -> bnkit.backend.Backend:
         pytest.skip(str(error))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiled kernels are kept from one run to the next, where pytest keeps a cache."""
+    cache = getattr(config, "cache", None)
+    if cache is None:
+        folder = tempfile.TemporaryDirectory()
+        config.add_cleanup(folder.cleanup)
+    CudaHostBackend.folder = cache.mkdir("cuda_host") if cache else Path(folder.name)
+
+
 @pytest.fixture(scope="session")
-def cuda_host_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where compiled kernels are kept, from one run to the next where pytest keeps a cache."""
-    if hasattr(request.config, "cache"):
-        return request.config.cache.mkdir("cuda_host")
-    return tmp_path_factory.mktemp("cuda_host")
+def cuda_host_folder() -> Path:
+    return CudaHostBackend.folder
 
 
 @pytest.fixture

@@ -32,6 +32,11 @@ def missing_compiler() -> str:
     return ""
 
 
+def is_checked(checked: bool) -> bool:
+    """Whether a module is checked: `CUDA_HOST_CHECKED` in the environment makes all of them so."""
+    return checked or bool(os.environ.get("CUDA_HOST_CHECKED"))
+
+
 def text_of(path: Path) -> str:
     """The file with those that it includes from beside it, one after another."""
     texts, waiting, seen = [], [path], set()
@@ -58,7 +63,7 @@ def compiled(path: Path, options: Sequence[str], names: Sequence[str], folder: P
     defines = [option for option in options if option.startswith(("-D", "-U"))]
     flags = [*_FLAGS, *os.environ.get("CUDA_HOST_FLAGS", "").split()]
     own = [*defines, "-DBNKIT_HOST=1", "-I", str(HERE / "shim"), "-include", "cuda_host.hpp", *_WARNINGS]
-    if checked:
+    if is_checked(checked):
         own += ["-fsanitize=thread", "-gdwarf-4", "-g1"]  # whose reports name the line
     library = folder / f"{path.stem}-{_hash(stub, source, _own_text(), *flags, *own, _version())}.so"
     if library.exists():

@@ -12,7 +12,7 @@ import numpy as np
 
 from cuda_host import arguments, schedules
 from cuda_host.assembly import LARGEST, shared_arrays
-from cuda_host.compiler import compiled, text_of
+from cuda_host.compiler import compiled, is_checked, text_of
 
 _ORDERS = {"forward": 0, "reverse": 1, "random": 2}
 
@@ -73,7 +73,7 @@ class HostModule:
         folder: Path,
         checked: bool = False,
     ) -> None:
-        self.cooperative, self.checked = cooperative, checked
+        self.cooperative, self.checked = cooperative, is_checked(checked)
         self.names = tuple(names)
         self.path = compiled(path, options, names, folder, checked=checked)
         self.library = ctypes.CDLL(str(self.path))

@@ -22,7 +22,8 @@ __global__ void places(unsigned* y) {
     unsigned* to = y + (block * blockDim.x * blockDim.y * blockDim.z + thread) * 12;
     const uint3 index = threadIdx, at = blockIdx;
     const dim3 size = blockDim, grid = gridDim;
-    const unsigned all[] = {index.x, index.y, index.z, at.x, at.y, at.z, size.x, size.y, size.z, grid.x, grid.y, grid.z};
+    const unsigned all[] = {index.x, index.y, index.z, at.x,   at.y,   at.z,
+                            size.x,  size.y,  size.z,  grid.x, grid.y, grid.z};
     for (int i = 0; i < 12; ++i) to[i] = all[i];
 }
 
@@ -96,6 +97,8 @@ struct Sizes {
     long long rows, columns;
 };
 
-__global__ void add_sizes(Sizes sizes, bool twice, double* y) { *y = double((sizes.rows + sizes.columns) * (1 + twice)); }
+__global__ void add_sizes(Sizes sizes, bool twice, double* y) {
+    *y = double((sizes.rows + sizes.columns) * (1 + twice));
+}
 
 }  // namespace cases

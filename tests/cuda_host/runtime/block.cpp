@@ -92,7 +92,8 @@ void Block::run() {
     }
     const std::string overrun = overrun_shared_array(grid.launch.shared_bytes);
     if (!overrun.empty()) {
-        grid.fail("out of bounds: block " + text(fibers_[0].thread->block) + " wrote behind the shared array " + overrun);
+        const std::string who = "block " + text(fibers_[0].thread->block);
+        grid.fail("out of bounds: " + who + " wrote behind the shared array " + overrun);
     }
 }
 

@@ -37,9 +37,8 @@ Checker::Checker(const Launch& launch) : launch_(launch) {}
 void Checker::begin(Block& block) {
     blocks_[block.linear].threads.resize(block.size);
     for_each_shared_array(launch_.shared_bytes, [&](const SharedArray&, const unsigned char* p, std::size_t bytes) {
-        for (std::uintptr_t page = std::uintptr_t(p) / page_bytes; page <= std::uintptr_t(p + bytes) / page_bytes; ++page) {
-            pages_.erase(page);
-        }
+        const std::uintptr_t first = std::uintptr_t(p) / page_bytes, last = std::uintptr_t(p + bytes) / page_bytes;
+        for (std::uintptr_t page = first; page <= last; ++page) pages_.erase(page);
     });
 }
 
@@ -65,8 +64,8 @@ void Checker::access(const void* p, std::size_t bytes, bool write, bool atomic, 
             report(fiber, "reads shared memory that nothing has written", at, code);
         }
         if (!before(byte.written, now, block)) {
-            report(fiber, write ? "writes what another thread has written" : "reads what another thread writes", at, code,
-                   &byte.written);
+            const char* what = write ? "writes what another thread has written" : "reads what another thread writes";
+            report(fiber, what, at, code, &byte.written);
         }
         for (Stamp& read : byte.read) {
             if (write && !before(read, now, block)) report(fiber, "writes what another thread reads", at, code, &read);
@@ -162,7 +161,8 @@ void Checker::grid_barrier() {
 void Checker::report(Fiber& fiber, const std::string& what, const void* p, const void* code, const Stamp* other) {
     std::string message = what;
     if (other != nullptr) {
-        message = "race: " + what + (other->atomic ? " atomically" : "") + ", with nothing that orders them: " + name_of(*other);
+        message = "race: " + what + (other->atomic ? " atomically" : "");
+        message += ", with nothing that orders them: " + name_of(*other);
     }
     if (const SharedArray* array = shared_array_of(p, 1, launch_.shared_bytes)) {
         message += std::string(", in ") + array->name;
@@ -170,14 +170,15 @@ void Checker::report(Fiber& fiber, const std::string& what, const void* p, const
         for (std::size_t i = 0; i < launch_.array_count; ++i) {
             const std::size_t at = std::uintptr_t(p) - std::uintptr_t(launch_.arrays[i].first);
             if (at < launch_.arrays[i].bytes) {
-                message += ", in argument " + std::to_string(launch_.arrays[i].argument) + " at byte " + std::to_string(at);
+                message += ", in argument " + std::to_string(launch_.arrays[i].argument);
+                message += " at byte " + std::to_string(at);
             }
         }
     }
     char place[64] = "";
     Dl_info info;
     if (dladdr(code, &info) != 0) {
-        const auto offset = std::uintptr_t(code) - std::uintptr_t(info.dli_fbase) - 1;  // within the call, not behind it
+        const auto offset = std::uintptr_t(code) - std::uintptr_t(info.dli_fbase) - 1;  // within the call
         std::snprintf(place, sizeof place, " <code 0x%zx>", std::size_t(offset));
     }
     fiber.block->fail(fiber, message + place);

@@ -1,5 +1,5 @@
 // Watches every load and store of a checked launch, as the compiler's instrumentation reports them: outside the arrays
-// that it was given, of shared memory that nothing has written, and two of one byte of which none comes before the other.
+// that it was given, of shared memory that nothing has written, and two of one byte of which neither comes first.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// What the compiler calls for -fsanitize=thread, answered here: ThreadSanitizer's own library knows threads and locks, and
-// neither blocks, nor warps, nor the fences that CUDA needs, nor which memory a kernel was given.
+// What the compiler calls for -fsanitize=thread, answered here: ThreadSanitizer's own library knows threads and locks,
+// and neither blocks, nor warps, nor the fences that CUDA needs, nor which memory a kernel was given.
 #include <link.h>
 
 #include <cstddef>
@@ -14,7 +14,9 @@ namespace {
 using cuda_host::Checker;
 
 // Null outside a kernel: the module's own start is instrumented too.
-Checker* checker() { return cuda_host::a_fiber_runs() ? cuda_host::running_fiber().block->grid.checker.get() : nullptr; }
+Checker* checker() {
+    return cuda_host::a_fiber_runs() ? cuda_host::running_fiber().block->grid.checker.get() : nullptr;
+}
 
 void load(const void* p, std::size_t bytes, const void* code) {
     if (Checker* c = checker()) c->load(p, bytes, code);

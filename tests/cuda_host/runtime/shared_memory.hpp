@@ -1,4 +1,4 @@
-// The shared memory of the block that runs on this OS thread: every __shared__ array of the module, which are thread-local.
+// The shared memory of the block that runs on this OS thread: the __shared__ arrays of the module are thread-local.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@ struct SharedArray {
 
 constexpr std::size_t shared_guard_bytes = 64;
 
-// Every byte becomes 0xff: a NaN in every floating type, and -1 as an integer, since a large index would end the process.
+// Every byte becomes 0xff: a NaN in every floating type, and -1 as an integer: a large index would end the process.
 void poison_shared_memory(std::size_t dynamic_bytes);
 
 // The array behind which something was written; empty where none.

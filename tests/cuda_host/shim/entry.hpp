@@ -48,7 +48,8 @@ template <typename... A> Signature signature(void (*)(A...)) {
 
 // Not instrumented in a checked module: the addresses are not the kernel's.
 template <typename... A, std::size_t... I>
-__attribute__((no_sanitize("thread"))) void call(void (*kernel)(A...), [[maybe_unused]] void** arguments, std::index_sequence<I...>) {
+__attribute__((no_sanitize("thread"))) void call(void (*kernel)(A...), [[maybe_unused]] void** arguments,
+                                                 std::index_sequence<I...>) {
     kernel(*static_cast<std::remove_cv_t<A>*>(arguments[I])...);
 }
 

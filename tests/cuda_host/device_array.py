@@ -1,0 +1,131 @@
+"""Arrays that behave as CuPy's on a device: memory of their own, and no way to the host but `to_host`.
+
+NumPy does the work; what CuPy refuses is refused: a NumPy array among the operands, and `numpy.asarray` of these.
+"""
+
+import operator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+_BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")
+_COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
+_UNARY = ("neg", "pos", "abs", "invert")
+_TO_HOST = ("bool", "float", "int", "index", "complex")  # CuPy waits for the device, and reads the one element
+
+
+class DeviceArray:
+    """An array on the double of a CUDA device."""
+
+    __array_ufunc__ = None  # NumPy's operators leave those with NumPy scalars to this class
+    device = SimpleNamespace(id="cuda_host")
+
+    def __init__(self, memory: np.ndarray) -> None:
+        self._memory = memory
+
+    def __array__(self, *args: Any, **options: Any) -> np.ndarray:
+        raise TypeError("an array on a device becomes no NumPy array by itself; use backend.to_numpy()")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # of NumPy's protocols a device has none
+            raise AttributeError(name)
+        return wrap(getattr(self._memory, name))
+
+    @property
+    def data(self) -> Any:
+        return SimpleNamespace(ptr=self._memory.ctypes.data)
+
+    def __getitem__(self, key: Any) -> "DeviceArray":
+        found: DeviceArray = wrap(self._memory[unwrap(key)])
+        return found
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._memory[unwrap(key)] = unwrap(value)
+
+    def __len__(self) -> int:
+        return len(self._memory)
+
+    def __iter__(self) -> Any:
+        return (self[i, ...] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"DeviceArray({self._memory!r})"
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def wrap(value: Any) -> Any:
+    """What NumPy gave, as the device gives it: a scalar is an array, a function is over DeviceArrays."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return DeviceArray(np.asarray(value))
+    if isinstance(value, tuple):
+        parts = [wrap(v) for v in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    if callable(value) and not isinstance(value, type):
+        return lambda *args, **options: wrap(value(*unwrap(args), **unwrap(options)))
+    return value
+
+
+def unwrap(value: Any) -> Any:
+    if isinstance(value, DeviceArray):
+        return value._memory
+    if isinstance(value, np.ndarray):
+        raise TypeError("Unsupported type <class 'numpy.ndarray'>: the array lies on the host")  # as CuPy says it
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(unwrap, value))
+    return {k: unwrap(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def to_device(a: Any, dtype: Any = None) -> DeviceArray:
+    return DeviceArray(np.array(a._memory if isinstance(a, DeviceArray) else a, dtype=dtype))
+
+
+def to_host(a: DeviceArray) -> np.ndarray:
+    return np.array(a._memory)
+
+
+class Namespace:
+    """The module `cupy`: NumPy's functions over DeviceArrays."""
+
+    ndarray = DeviceArray
+    asarray = staticmethod(to_device)
+
+    def __getattr__(self, name: str) -> Any:
+        return wrap(getattr(np, name))
+
+
+def _define() -> None:
+    def binary(function: Any, swapped: bool) -> Any:
+        def method(self: DeviceArray, other: Any) -> Any:
+            a, b = self._memory, unwrap(other)
+            return wrap(function(b, a) if swapped else function(a, b))
+
+        return method
+
+    def in_place(function: Any) -> Any:
+        def method(self: DeviceArray, other: Any) -> DeviceArray:
+            self._memory = function(self._memory, unwrap(other))
+            return self
+
+        return method
+
+    for name in (*_BINARY, *_COMPARE):
+        plain = getattr(operator, f"__{name}__")
+        setattr(DeviceArray, f"__{name}__", binary(plain, False))
+        if name in _BINARY:
+            setattr(DeviceArray, f"__r{name}__", binary(plain, True))
+            setattr(DeviceArray, f"__i{name}__", in_place(getattr(operator, f"__i{name}__")))
+    for name in (*_UNARY, *_TO_HOST):
+        setattr(DeviceArray, f"__{name}__", _unary(name))
+
+
+def _unary(name: str) -> Any:
+    def method(self: DeviceArray) -> Any:
+        result = getattr(self._memory, f"__{name}__")()
+        return result if name in _TO_HOST else wrap(result)
+
+    return method
+
+
+_define()
