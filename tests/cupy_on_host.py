@@ -13,8 +13,8 @@ from bnkit_cupy.launch import Launcher, Limits
 from bnkit_cupy.ops import KernelOps
 
 # Devices on which the shapes of the tests are read twice, by several blocks a tile, and once.
-TWO_READS = Limits(multiprocessors=4, shared_memory=0, registers=0, l2_bytes=0, cooperative=False)
-ONE_READ = Limits(multiprocessors=64, shared_memory=0, registers=0, l2_bytes=0, cooperative=True)
+TWO_READS = Limits(multiprocessors=4, cooperative=False)
+ONE_READ = Limits(multiprocessors=64, cooperative=True)
 DEVICES = {"two reads": TWO_READS, "one read": ONE_READ}
 
 needs_compiler = pytest.mark.skipif(bool(missing_compiler()), reason=missing_compiler())

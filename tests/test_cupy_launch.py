@@ -155,7 +155,7 @@ def test_a_view_is_cut_into_these_tiles(shape: tuple[int, ...], itemsize: int, e
 
 @pytest.mark.parametrize("shape", [(1, 7, 3, 1), (1, 100_003, 64, 1), (1, 65_536, 256, 1), (1, 256, 64, 12_544)])
 def test_the_parts_of_a_tile_are_all_of_it_and_none_is_empty(shape: tuple[int, ...]) -> None:
-    h100 = plan.Limits(multiprocessors=132, shared_memory=232_448, registers=65_536, l2_bytes=2**25, cooperative=True)
+    h100 = plan.Limits(multiprocessors=132, cooperative=True)
     geometry = plan.geometry_of(shape, 4)
     for cut in (plan.two_reads(geometry, h100), plan.one_read("train", geometry, h100)):
         if cut is None:

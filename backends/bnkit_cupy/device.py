@@ -48,10 +48,4 @@ class RawKernels:
 
 def limits_of(cupy: Any, device: int) -> Limits:
     found = cupy.cuda.Device(device).attributes
-    return Limits(
-        multiprocessors=found["MultiProcessorCount"],
-        shared_memory=found["MaxSharedMemoryPerBlockOptin"],
-        registers=found["MaxRegistersPerMultiprocessor"],
-        l2_bytes=found["L2CacheSize"],
-        cooperative=bool(found["CooperativeLaunch"]),
-    )
+    return Limits(multiprocessors=found["MultiProcessorCount"], cooperative=bool(found["CooperativeLaunch"]))

@@ -20,9 +20,6 @@ class Limits(NamedTuple):
     """What a device can do: the numbers that decide which kernel runs, and how many blocks of it."""
 
     multiprocessors: int
-    shared_memory: int  # bytes a block may ask for
-    registers: int  # 32 bits each, of a multiprocessor
-    l2_bytes: int
     cooperative: bool  # whether it launches grids whose blocks wait for each other
 
 

@@ -13,8 +13,8 @@ from cuda_host import compiler
 from cuda_host.device_array import DeviceArray, Namespace, to_device, to_host, unwrap
 from cuda_host.host_module import HostModule
 
-# Small, so that small arrays are cut into several blocks; shared memory and registers are an H200's.
-LIMITS = Limits(multiprocessors=6, shared_memory=227 * 1024, registers=65536, l2_bytes=2**20, cooperative=True)
+# Small, so that small arrays are cut into several blocks.
+LIMITS = Limits(multiprocessors=6, cooperative=True)
 # Nothing is read once that does not fit into one block.
 TWO_READS = LIMITS._replace(cooperative=False)
 
