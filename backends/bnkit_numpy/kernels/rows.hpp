@@ -9,7 +9,7 @@ namespace bnkit {
 // row is the elements of all channels, `fold` rows of the view at a time where these are narrow: a column c of it is of
 // channel c % channels, and the last row of a group may be shorter. Where inner is small (the last stages of an NCHW
 // network), a row is the runs of all channels, each `spread` columns wide: column c is of channel c / spread. Short
-// runs one by one left memory at half of its speed.
+// runs one by one are far apart in memory.
 struct Rows {
     bool runs;
     index fold, spread;

@@ -11,8 +11,8 @@
 //
 // Tried and dropped: taking the sums of the next channel while the results of this one are written (memory reads and
 // writes at once, but it lost to plain order), software prefetch of runs, narrow blocks of columns of tall matrices,
-// sums of 32 rows of a few columns in registers (strides of a row kept memory below half of its speed), streamed rows
-// from the last on (twice the time) or two and four at a time.
+// sums of 32 rows of a few columns in registers (which reads memory by strides of a row), streamed rows from the last
+// on, or two and four at a time.
 #pragma once
 
 #include "results.hpp"
