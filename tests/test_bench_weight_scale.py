@@ -38,7 +38,7 @@ def asked(monkeypatch, tmp_path):
             return super().ask(message)
 
     monkeypatch.setattr(bench, "check_installed", lambda name: None)
-    monkeypatch.setattr(bench, "command", lambda name, threads: [sys.executable, str(FAKE), "well"])
+    monkeypatch.setattr(bench, "command", lambda *_: [sys.executable, str(FAKE), "well"])
     monkeypatch.setattr(bench, "Peer", Recorded)
     return messages
 
