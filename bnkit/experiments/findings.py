@@ -1,0 +1,102 @@
+"""What an experiment shows: charts to draw, numbers beside published ones, and a verdict on the claim."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+# Okabe & Ito's colours, which colour-blind readers can tell apart; the dashes serve the rest. What stands in two charts
+# looks the same in both, so a style is named by what is shown.
+# The dashes are lengths of strokes and gaps in line widths, none for a solid line.
+STYLES: dict[str, tuple[str, tuple[float, ...]]] = {
+    "batch norm": ("#0072B2", ()),
+    "plain": ("#D55E00", (4, 2)),
+    "third": ("#009E73", (6, 2, 1, 2)),
+    "fourth": ("#CC79A7", (1, 1.5)),
+    "fifth": ("#E69F00", (8, 2)),
+    "sixth": ("#56B4E9", (3, 1, 1, 1, 1, 1)),
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve for each run (a seed, as a rule), drawn as their mean and the band from lowest to highest."""
+
+    label: str
+    style: str
+    x: tuple[float, ...]
+    runs: dict[str, tuple[float | None, ...]]  # by the run's name; None where there is no value
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A histogram: `heights` over the intervals between `edges`, one more than they."""
+
+    label: str
+    style: str
+    edges: tuple[float, ...]
+    heights: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    title: str
+    items: tuple[Line | Bars, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Panels that share their axes' labels, `columns` side by side. y_range: that of every panel, or each its own."""
+
+    title: str
+    x_label: str
+    y_label: str
+    panels: tuple[Panel, ...]
+    columns: int = 4
+    log_x: bool = False
+    y_range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A published figure, if there is one, beside what was measured over the runs: mean, lowest and highest."""
+
+    setting: tuple[str, ...]  # as many as `Table.setting`
+    kind: str  # "batch norm", "plain" or another of the columns side by side
+    published: float | None
+    mean: float
+    low: float
+    high: float
+    note: str = ""  # as "1 of 3 diverged", or why it differs
+
+    def agrees(self, tolerance: float) -> bool:
+        """Whether the published figure lies within the runs' range, widened by `tolerance` on both sides."""
+        return self.published is None or self.low - tolerance <= self.published <= self.high + tolerance
+
+
+@dataclass(frozen=True)
+class Table:
+    """`source` names whose the published figures are; `tolerance` is how far they may lie outside the runs' range."""
+
+    title: str
+    setting: tuple[str, ...]
+    rows: tuple[Row, ...]
+    source: str
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """claim: what the tutorial or paper says. rule: how the verdict follows from the numbers. reason: the numbers."""
+
+    claim: str
+    verdict: Literal["holds", "does not hold", "depends"]
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    question: str
+    charts: tuple[Chart, ...]
+    tables: tuple[Table, ...]
+    verdicts: tuple[Verdict, ...]
