@@ -153,6 +153,7 @@ class MLP:
         """
         checks.check_int("step", step, least=0)
         x, t = self.prepare(x, t)
+        x = self._data(x) if is_mapped(x) else x
         logits, caches = self.network.forward(x, train=True, key=(self.seed, 0, step))
         loss, dlogits = self.backend.softmax_cross_entropy(logits, t)
         grads = self.network.gradients(dlogits, caches)
@@ -173,8 +174,11 @@ class MLP:
         return own
 
     def prepare(self, x: Array, t: Array) -> tuple[Array, Array]:
-        """x and t checked and on the model's backend, x in its dtype, as every method takes them without a copy."""
-        x = self._data(x)
+        """x and t checked and on the model's backend, x in its dtype, as every method takes them without a copy.
+
+        A memory map stays in its file: the methods read it block by block.
+        """
+        x = self._checked(x) if is_mapped(x) else self._data(x)
         if x.shape[-2] == 0:
             raise ValueError(f"x must have at least one row, got {tuple(x.shape)}")
         return x, self._target(t, x.shape[-2])
@@ -217,17 +221,22 @@ class MLP:
 
     def _data(self, x: Array) -> Array:
         """x on the backend, in the model's dtype and of a legal shape."""
+        x = self._checked(x)
         if isinstance(x, np.ndarray) and self.backend.name != "numpy":
-            checks.check_data("x", x)
             x = self.backend.asarray(x)
-        if (found := checks.common_backend(x=x)) is not self.backend:
+        return self.backend.xp.astype(x, getattr(self.backend.xp, self.dtype), copy=False)
+
+    def _checked(self, x: Array) -> Array:
+        """x, a host array or the backend's, of a legal dtype and shape."""
+        moved = isinstance(x, np.ndarray) and self.backend.name != "numpy"
+        if not moved and (found := checks.common_backend(x=x)) is not self.backend:
             raise TypeError(f"x must be a host NumPy array or on {self.backend.key}, got {found.key}; move it")
         checks.check_data("x", x)
         lead = () if x.ndim < 3 or self.replicas is None else (self.replicas,)
         if x.ndim != 2 + len(lead) or x.shape[-1] != self.sizes[0] or tuple(x.shape[:-2]) != lead:
             also = "" if self.replicas is None else f" or ({self.replicas}, rows, {self.sizes[0]})"
             raise ValueError(f"x must be (rows, {self.sizes[0]}){also}, got {tuple(x.shape)}")
-        return self.backend.xp.astype(x, getattr(self.backend.xp, self.dtype), copy=False)
+        return x
 
     def _target(self, t: Array, rows: int) -> Array:
         """t on the backend, for logits of so many rows; a host array's labels are checked, a device's are not read."""
@@ -247,6 +256,11 @@ class MLP:
         if kind == "integer" and t.size and not (t.min() >= 0 and t.max() < classes):
             raise ValueError(f"t must be labels from 0 to {classes - 1}, got {t.min()} to {t.max()}")
         return self.backend.asarray(t)
+
+
+def is_mapped(a: Array) -> bool:
+    """Whether `a` lies in a file, and may be larger than memory."""
+    return isinstance(a, np.memmap)
 
 
 def _prefixed(prefix: str, arrays: Mapping[str, Array]) -> Arrays:

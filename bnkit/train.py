@@ -5,8 +5,7 @@ import itertools
 import json
 import math
 import os
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ import numpy as np
 from . import checkpoint as files
 from . import checks, lockstep
 from .backend import Array
+from .batches import Rows, Stream, identity
 from .data import Dataset
-from .init import generator
 from .mlp import MLP
 from .optim import Optimizer
 
@@ -52,12 +51,13 @@ class EarlyStopping:
 
 def fit(
     model: MLP,
-    data: Dataset | tuple[np.ndarray, np.ndarray],
+    data: Dataset | tuple[np.ndarray, np.ndarray] | Iterable[Any],
     *,
     optimizer: Optimizer,
     epochs: int,
-    batch_size: int,
+    batch_size: int | None = None,
     seed: int = 0,
+    test: tuple[np.ndarray, np.ndarray] | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> list[Record]:
@@ -65,17 +65,23 @@ def fit(
 
     Replicas train in parts where the backend does several things at the same time, to the same numbers.
 
-    An epoch is one pass over the training data in an order drawn from (seed, epoch), in batches of `batch_size` rows;
-    the last batch is smaller where the rows do not divide. data: a Dataset, or (x, t) without a test set.
+    data: a Dataset, or (x, t). An epoch is one pass over the training rows in an order drawn from (seed, epoch), in
+    batches of `batch_size`; the last batch is smaller where the rows do not divide. An x that is a memory map
+    (np.load(…, mmap_mode="r")) is read batch by batch, and may be larger than memory; all other arrays are moved to the
+    backend at the start.
+    Or an iterable of batches (x, t), which are trained on as they come, without `batch_size` and `seed`; an epoch is
+    one pass over it, so that several need one which can be gone through anew.
+    test: (x, t), where `data` is no Dataset and so has none of its own.
 
     A record holds epoch (from 1), step (updates so far), loss (mean over the rows of the epoch, as trained),
-    train_accuracy and, with a test set, test_accuracy (both in inference); with replicas, lists of one value each.
+    train_accuracy, unless `data` is an iterable, and with a test set test_accuracy (both in inference); with replicas,
+    lists of one value each.
     callbacks: called with (record, model) after each epoch; True from one of them ends the training.
     checkpoint: a file that is written after each epoch and its callbacks and, where it exists, gone on from: a run that
-    was killed and started again ends with the same model and records as one that was not.
+    was killed and started again ends with the same model and records as one that was not, if an iterable gives the
+    same batches in every epoch.
     """
     checks.check_int("epochs", epochs, least=0)
-    checks.check_int("batch_size", batch_size)
     checks.check_int("seed", seed, least=0)
     if not isinstance(model, MLP):
         raise TypeError(f"model must be an MLP, got {type(model).__name__}")
@@ -89,16 +95,12 @@ def fit(
     for callback in callbacks:
         if not callable(callback):
             raise TypeError(f"callbacks must be functions of (record, model), got {callback!r}")
-    (x, t), *test = [model.prepare(*pair) for pair in _pairs(data)]
-    rows = x.shape[0]
-    if batch_size > rows:
-        raise ValueError(f"batch_size must be at most the {rows} rows of the data, got {batch_size}")
-    _check_last_batch(model, rows, batch_size)
+    source, measured = _source(model, data, test, batch_size, seed)
     records: list[Record] = []
     settings: Record = {}
     if checkpoint is not None:
         files.check_target(checkpoint)
-        settings = _settings(model, optimizer, [(x, t), *test], batch_size, seed)
+        settings = _settings(model, optimizer, source, measured, batch_size, seed)
         if Path(checkpoint).exists():
             records = _resume(checkpoint, settings, model, optimizer)
         if len(records) > epochs:
@@ -106,14 +108,17 @@ def fit(
         stops = [c(record, model) for record in records for c in callbacks if isinstance(c, EarlyStopping)]
         if True in stops:
             return records
+    if isinstance(source, Stream) and source.once() and epochs - len(records) > 1:
+        raise ValueError(
+            f"data must be what can be gone through anew for {epochs - len(records)} epochs, as a list or an object "
+            f"with __iter__, got {type(data).__name__}"
+        )
 
-    batches = math.ceil(rows / batch_size)
     for epoch in range(len(records), epochs):
-        order = generator("order", seed, epoch).permutation(rows)
-        pieces = [order[i * batch_size : (i + 1) * batch_size] for i in range(batches)]
-        measured = _epoch(model, optimizer, [(x, t), *test], pieces, epoch * batches)
-        record = {"epoch": epoch + 1, "step": (epoch + 1) * batches}
-        record |= {name: _number(model, value) for name, value in measured.items()}
+        step = records[-1]["step"] if records else 0
+        steps, found = _epoch(model, optimizer, source, epoch, step, measured)
+        record = {"epoch": epoch + 1, "step": step + steps}
+        record |= {name: _number(model, value) for name, value in found.items()}
         records.append(record)
         stops = [callback(record, model) for callback in callbacks]
         if checkpoint is not None:  # after the callbacks, which may change the learning rate
@@ -123,44 +128,76 @@ def fit(
     return records
 
 
-def _epoch(model: MLP, optimizer: Optimizer, data: list[Any], pieces: list[np.ndarray], step: int) -> dict[str, Array]:
-    """The numbers of an epoch's record; replicas are trained in parts where the backend does so at the same time."""
-    products = data[0][0].shape[0] * sum(inputs * outputs for inputs, outputs in itertools.pairwise(model.sizes))
-    parts = [] if model.replicas is None else lockstep.cuts(model.backend, model.replicas, products)
-    if len(parts) < 2 or type(model) is not MLP:  # a subclass may keep what is no part's
-        return _train(model, optimizer, data, pieces, step)
+def _epoch(
+    model: MLP, optimizer: Optimizer, source: Rows | Stream, epoch: int, step: int, measured: dict[str, Any]
+) -> tuple[int, dict[str, Array]]:
+    """How many updates, and the numbers of the record; replicas train in parts where the backend does several."""
+    parts: list[slice] = []
+    if isinstance(source, Rows) and model.replicas is not None and type(model) is MLP:  # a subclass may keep more
+        products = source.x.shape[0] * sum(inputs * outputs for inputs, outputs in itertools.pairwise(model.sizes))
+        parts = lockstep.cuts(model.backend, model.replicas, products)
+    if len(parts) < 2:
+        return _train(model, optimizer, source.epoch(epoch, model), step, measured)
     models, optimizers = [model.part(p) for p in parts], [optimizer.part(model.params, p) for p in parts]
-    tasks = [functools.partial(_train, *own, data, pieces, step) for own in zip(models, optimizers, strict=True)]
-    measured = model.backend.run(tasks)
+    tasks = [
+        functools.partial(_train, *own, source.epoch(epoch, model), step, measured)
+        for own in zip(models, optimizers, strict=True)
+    ]
+    found = model.backend.run(tasks)
     optimizer.steps = optimizers[0].steps
-    return {name: model.backend.xp.concat([m[name] for m in measured]) for name in measured[0]}
+    return found[0][0], {name: model.backend.xp.concat([f[name] for _, f in found]) for name in found[0][1]}
 
 
-def _train(model: MLP, optimizer: Optimizer, data: list[Any], pieces: list[np.ndarray], step: int) -> dict[str, Array]:
-    """An epoch from update `step` on, in batches of the rows that `pieces` names."""
-    (x, t), *test = data
+def _train(
+    model: MLP, optimizer: Optimizer, batches: Iterator[Any], step: int, measured: dict[str, Any]
+) -> tuple[int, dict[str, Array]]:
+    """An epoch from update `step` on; how many updates it was, and the numbers of its record."""
     loss: Any = 0.0
-    for i, piece in enumerate(pieces):
-        chosen = model.backend.asarray(piece)
-        batch = (model.backend.xp.take(a, chosen, axis=0) for a in (x, t))
-        batch_loss, grads = model.loss_and_grads(*batch, step=step + i)
+    steps = rows = 0
+    for x, t in batches:
+        batch_loss, grads = model.loss_and_grads(x, t, step=step + steps)
         optimizer.update(model.params, grads)
-        loss = loss + batch_loss * (chosen.shape[0] / x.shape[0])
-    measured = {"loss": loss, "train_accuracy": model.accuracy(x, t)}
-    for pair in test:
-        measured["test_accuracy"] = model.accuracy(*pair)
-    return measured
+        loss = loss + batch_loss * x.shape[-2]
+        steps, rows = steps + 1, rows + x.shape[-2]
+    return steps, {"loss": loss / rows, **{name: model.accuracy(*pair) for name, pair in measured.items()}}
 
 
-def _pairs(data: Any) -> list[tuple[Any, Any]]:
-    """The training set's (x, t) and, of a Dataset, the test set's."""
-    if not isinstance(data, tuple) or len(data) not in (2, 4):
-        raise TypeError(f"data must be a Dataset or (x, t), got {type(data).__name__}")
-    if not all(hasattr(a, "shape") for a in data):
+def _source(
+    model: MLP, data: Any, test: Any, batch_size: int | None, seed: int
+) -> tuple[Rows | Stream, dict[str, tuple[Array, Array]]]:
+    """Where the batches come from, and the sets whose accuracies a record holds, by the names that they have there."""
+    arrays = isinstance(data, tuple) and all(hasattr(a, "shape") for a in data)
+    if isinstance(data, tuple) and not arrays and batch_size is not None:
         raise TypeError(f"data must hold arrays, got {', '.join(type(a).__name__ for a in data)}")
+    if not arrays:
+        if not isinstance(data, Iterable) or isinstance(data, (str, bytes)) or hasattr(data, "shape"):
+            raise TypeError(f"data must be a Dataset, (x, t) or an iterable of batches, got {type(data).__name__}")
+        if batch_size is not None:
+            raise ValueError(f"batch_size must be left out where data gives batches, got {batch_size}")
+        return Stream(data), _test_set(model, test)
+    if len(data) not in (2, 4):
+        raise TypeError(f"data must be a Dataset or (x, t), got {len(data)} arrays")
+    if len(data) == 4 and test is not None:
+        raise ValueError("test must be left out where data is a Dataset, which has its own")
+    if batch_size is None:
+        raise TypeError("batch_size must be given where data is arrays")
+    checks.check_int("batch_size", batch_size)
     if len(data[0].shape) != 2:
         raise ValueError(f"data must hold x as (rows, inputs), got {tuple(data[0].shape)}")
-    return [(data[i], data[i + 1]) for i in range(0, len(data), 2)]
+    x, t = model.prepare(*data[:2])
+    rows = x.shape[0]
+    if batch_size > rows:
+        raise ValueError(f"batch_size must be at most the {rows} rows of the data, got {batch_size}")
+    _check_last_batch(model, rows, batch_size)
+    return Rows(x, t, batch_size, seed), {"train_accuracy": (x, t), **_test_set(model, data[2:] or test)}
+
+
+def _test_set(model: MLP, test: Any) -> dict[str, tuple[Array, Array]]:
+    if test is None:
+        return {}
+    if not isinstance(test, tuple) or len(test) != 2 or not all(hasattr(a, "shape") for a in test):
+        raise TypeError(f"test must be (x, t), got {type(test).__name__}")
+    return {"test_accuracy": model.prepare(*test)}
 
 
 def _check_last_batch(model: MLP, rows: int, batch_size: int) -> None:
@@ -181,14 +218,21 @@ def _check_last_batch(model: MLP, rows: int, batch_size: int) -> None:
             )
 
 
-def _settings(model: MLP, optimizer: Optimizer, data: list[Any], batch_size: int, seed: int) -> Record:
+def _settings(
+    model: MLP,
+    optimizer: Optimizer,
+    source: Rows | Stream,
+    measured: dict[str, tuple[Array, Array]],
+    batch_size: int | None,
+    seed: int,
+) -> Record:
     """What must be the same for a resumed run to be the run; the data by their shapes and checksums."""
-    arrays = [np.ascontiguousarray(model.backend.to_numpy(a)) for pair in data for a in pair]
+    data = [identity(model, a) for pair in measured.values() for a in pair]
     return {
         "model": model.config,
         "optimizer": repr(optimizer),
-        "data": [[*a.shape, zlib.crc32(a.data)] for a in arrays],
-        "batch_size": int(batch_size),
+        "data": data if isinstance(source, Rows) else ["batches", *data],
+        "batch_size": None if batch_size is None else int(batch_size),
         "seed": int(seed),
     }
 
