@@ -4,10 +4,7 @@ Keras' momentum is the decay, its running variance is biased, its eps is 1e-3, a
 """
 
 import ast
-import importlib
-import importlib.util
 import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +32,6 @@ COVERED = {
     "test_renorm_correctness": "test_batch_renormalization",
     "test_serialization": "layers are copied and pickled whole, which tests/test_batch_norm_layer.py tests",
 }
-
-
-@pytest.fixture(scope="module")
-def keras(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    pytest.importorskip("torch", reason="PyTorch is not installed; it comes with the extra 'conformance'")
-    if importlib.util.find_spec("keras") is None:
-        pytest.skip("Keras is not installed; it comes with the extra 'conformance'")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KERAS_BACKEND", "torch")
-        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))  # not the user's settings
-        yield importlib.import_module("keras")
 
 
 def random(*shape: int, seed: int = 0, mean: float = 5.0, std: float = 10.0) -> Host:
