@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from . import data, optim
     from .layers import BatchNorm, Dropout, Linear, ReLU, Sequential, Sigmoid, Tanh
     from .mlp import MLP
+    from .moments import Moments
     from .train import EarlyStopping, fit
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Dropout",
     "EarlyStopping",
     "Linear",
+    "Moments",
     "ReLU",
     "Sequential",
     "Sigmoid",
@@ -44,6 +46,7 @@ _MODULES = ("data", "experiments", "gradcheck", "measure", "optim", "testing", "
 _HOMES = {
     "layers": ("BatchNorm", "Dropout", "Linear", "ReLU", "Sequential", "Sigmoid", "Tanh"),
     "mlp": ("MLP",),
+    "moments": ("Moments",),
     "train": ("EarlyStopping", "fit"),
 }
 
