@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .layers import BatchNorm, Dropout, Linear, ReLU, Sequential, Sigmoid, Tanh
     from .mlp import MLP
     from .moments import Moments
+    from .statistics import update_statistics
     from .train import EarlyStopping, fit
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "fit",
     "get_backend",
     "optim",
+    "update_statistics",
     "use_backend",
 ]
 
@@ -47,6 +49,7 @@ _HOMES = {
     "layers": ("BatchNorm", "Dropout", "Linear", "ReLU", "Sequential", "Sigmoid", "Tanh"),
     "mlp": ("MLP",),
     "moments": ("Moments",),
+    "statistics": ("update_statistics",),
     "train": ("EarlyStopping", "fit"),
 }
 

@@ -124,7 +124,7 @@ class MLP:
     @quiet
     def predict(self, x: Array) -> Array:
         """The logits, (rows, classes) or (replicas, rows, classes), in inference."""
-        return self.network.forward(self._data(x), train=False)[0]
+        return self.network.forward(self.prepare_input(x), train=False)[0]
 
     @quiet
     def loss(self, x: Array, t: Array) -> Array:
@@ -153,7 +153,7 @@ class MLP:
         """
         checks.check_int("step", step, least=0)
         x, t = self.prepare(x, t)
-        x = self._data(x) if is_mapped(x) else x
+        x = self.prepare_input(x) if is_mapped(x) else x
         logits, caches = self.network.forward(x, train=True, key=(self.seed, 0, step))
         loss, dlogits = self.backend.softmax_cross_entropy(logits, t)
         grads = self.network.gradients(dlogits, caches)
@@ -178,10 +178,17 @@ class MLP:
 
         A memory map stays in its file: the methods read it block by block.
         """
-        x = self._checked(x) if is_mapped(x) else self._data(x)
+        x = self._checked(x) if is_mapped(x) else self.prepare_input(x)
         if x.shape[-2] == 0:
             raise ValueError(f"x must have at least one row, got {tuple(x.shape)}")
         return x, self._target(t, x.shape[-2])
+
+    def prepare_input(self, x: Array) -> Array:
+        """x on the backend, in the model's dtype and of a legal shape."""
+        x = self._checked(x)
+        if isinstance(x, np.ndarray) and self.backend.name != "numpy":
+            x = self.backend.asarray(x)
+        return self.backend.xp.astype(x, getattr(self.backend.xp, self.dtype), copy=False)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to `path` as an .npz file, whole or not at all."""
@@ -218,13 +225,6 @@ class MLP:
         xp = self.backend.xp
         squares = [xp.sum(xp.astype(w, xp.float64) ** 2, axis=(-2, -1)) for w in self._weights().values()]
         return 0.5 * self.weight_decay * sum(squares)
-
-    def _data(self, x: Array) -> Array:
-        """x on the backend, in the model's dtype and of a legal shape."""
-        x = self._checked(x)
-        if isinstance(x, np.ndarray) and self.backend.name != "numpy":
-            x = self.backend.asarray(x)
-        return self.backend.xp.astype(x, getattr(self.backend.xp, self.dtype), copy=False)
 
     def _checked(self, x: Array) -> Array:
         """x, a host array or the backend's, of a legal dtype and shape."""
