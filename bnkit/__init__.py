@@ -12,6 +12,7 @@ from .batch_norm import BatchNormGrads, batch_norm, batch_norm_backward
 
 if TYPE_CHECKING:
     from . import data, optim
+    from .folding import fold, fold_weights
     from .layers import BatchNorm, Dropout, Linear, ReLU, Sequential, Sigmoid, Tanh
     from .mlp import MLP
     from .moments import Moments
@@ -37,6 +38,8 @@ __all__ = [
     "batch_norm_backward",
     "data",
     "fit",
+    "fold",
+    "fold_weights",
     "get_backend",
     "optim",
     "update_statistics",
@@ -46,6 +49,7 @@ __all__ = [
 # Imported when first asked for, so that `import bnkit` costs little more than `import numpy` (bench/import_time.py).
 _MODULES = ("data", "experiments", "gradcheck", "measure", "optim", "testing", "tutorial")
 _HOMES = {
+    "folding": ("fold", "fold_weights"),
     "layers": ("BatchNorm", "Dropout", "Linear", "ReLU", "Sequential", "Sigmoid", "Tanh"),
     "mlp": ("MLP",),
     "moments": ("Moments",),
