@@ -12,6 +12,7 @@ from .batch_norm import BatchNormGrads, batch_norm, batch_norm_backward
 
 if TYPE_CHECKING:
     from . import data, optim
+    from .double_backward import BatchNormDoubleGrads, batch_norm_double_backward
     from .folding import fold, fold_weights
     from .layers import BatchNorm, Dropout, Linear, ReLU, Sequential, Sigmoid, Tanh
     from .mlp import MLP
@@ -23,6 +24,7 @@ __all__ = [
     "MLP",
     "BackendError",
     "BatchNorm",
+    "BatchNormDoubleGrads",
     "BatchNormGrads",
     "Dropout",
     "EarlyStopping",
@@ -36,6 +38,7 @@ __all__ = [
     "backends",
     "batch_norm",
     "batch_norm_backward",
+    "batch_norm_double_backward",
     "data",
     "fit",
     "fold",
@@ -49,6 +52,7 @@ __all__ = [
 # Imported when first asked for, so that `import bnkit` costs little more than `import numpy` (bench/import_time.py).
 _MODULES = ("data", "experiments", "gradcheck", "measure", "optim", "testing", "tutorial")
 _HOMES = {
+    "double_backward": ("BatchNormDoubleGrads", "batch_norm_double_backward"),
     "folding": ("fold", "fold_weights"),
     "layers": ("BatchNorm", "Dropout", "Linear", "ReLU", "Sequential", "Sigmoid", "Tanh"),
     "mlp": ("MLP",),
