@@ -222,6 +222,11 @@ class Backend:
     def softmax_cross_entropy(self, logits: Array, target: Array) -> tuple[Array, Array]:
         return reference.softmax_cross_entropy(self.xp, logits, target)
 
+    def optimizer_step(
+        self, rule: str, p: Array, g: Array, memory: Sequence[Array], lr: Array | float, **settings: Any
+    ) -> None:
+        reference.optimizer_step(self.xp, rule, p, g, memory, lr, **settings)
+
 
 def dtype_name(a: Array) -> str:
     """The dtype of an array by its plain name, also where the library wraps it: "float32", "bfloat16"."""

@@ -7,21 +7,24 @@ Defaults are PyTorch's.
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from . import checks
-from .backend import Array, backend_of, dtype_name
-from .reference import quiet
+from .backend import Array, Backend, backend_of, dtype_name
 
 Rate = float | Sequence[float]
 
 
 class Optimizer:
-    """Checks, per-replica learning rates and memory; a subclass has the formula."""
+    """Checks, per-replica learning rates and memory; a subclass names its rule, which backends work out."""
 
+    rule: ClassVar[str]  # of `bnkit.reference.optimizer_step`
     slots: tuple[str, ...] = ()  # the names of what is remembered of each parameter, zero at the start
+    decays: tuple[str, ...] = ()  # the settings that weigh what was remembered, in the order of the slots
+    eps = 0.0
+    weight_decay = 0.0
 
     def __init__(self, lr: Rate, **settings: float) -> None:
         self.lr = lr
@@ -50,7 +53,6 @@ class Optimizer:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.settings.items())})"
 
-    @quiet
     def update(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
         """One step, in place; ValueError where the names or shapes of params and grads differ, before any write."""
         if params.keys() != grads.keys():
@@ -59,10 +61,13 @@ class Optimizer:
             self._check(name, p, grads[name])
         self.steps += 1
         self._remember(params)
+        settings = {"eps": self.eps, "weight_decay": self.weight_decay, "step": self.steps}
+        decays = tuple(getattr(self, name) for name in self.decays)
         for name, p in params.items():
             backend = backend_of(p)
-            memory = [self.state[f"{name}/{slot}"] for slot in self.slots]
-            self._step(backend.xp, p, grads[name], self._rate(backend, p), *memory)
+            memory = tuple(self.state[f"{name}/{slot}"] for slot in self.slots)
+            lr = self._rate(backend, p)
+            backend.optimizer_step(self.rule, p, grads[name], memory, lr, decays=decays, **settings)
 
     def part(self, params: Mapping[str, Array], replicas: slice) -> "Optimizer":
         """The optimizer of some of the replicas of `params`, on the same memory; `steps` is its own."""
@@ -100,103 +105,70 @@ class Optimizer:
                 )
         checks.check_writeable(f"params[{name!r}]", p, backend)
 
-    def _rate(self, backend: Any, p: Array) -> Any:
-        if not self.lr.ndim:
-            return float(self.lr)
-        return backend.asarray(self.lr.reshape(-1, *[1] * (p.ndim - 1)), dtype=p.dtype)
-
-    def _step(self, xp: Any, p: Array, g: Array, lr: Any, *memory: Array) -> None:
-        raise NotImplementedError
+    def _rate(self, backend: Backend, p: Array) -> Any:
+        return backend.asarray(self.lr, dtype=p.dtype) if self.lr.ndim else float(self.lr)
 
 
 class SGD(Optimizer):
     """p -= lr * g."""
 
+    rule = "sgd"
+
     def __init__(self, lr: Rate = 0.01) -> None:
         super().__init__(lr)
-
-    def _step(self, xp: Any, p: Array, g: Array, lr: Any, *memory: Array) -> None:
-        p -= lr * g
 
 
 class Momentum(Optimizer):
     """v = momentum * v + g; p -= lr * v. Source: Polyak 1964, as PyTorch's SGD(momentum)."""
 
+    rule = "momentum"
     slots = ("v",)
+    decays = ("momentum",)
     momentum: float
 
     def __init__(self, lr: Rate = 0.01, momentum: float = 0.9) -> None:
         super().__init__(lr, momentum=momentum)
 
-    def _step(self, xp: Any, p: Array, g: Array, lr: Any, *memory: Array) -> None:
-        (v,) = memory
-        v *= self.momentum
-        v += g
-        p -= lr * v
-
 
 class Nesterov(Momentum):
     """v = momentum * v + g; p -= lr * (g + momentum * v). Source: Sutskever et al. 2013, as PyTorch's SGD(nesterov)."""
 
-    def _step(self, xp: Any, p: Array, g: Array, lr: Any, *memory: Array) -> None:
-        (v,) = memory
-        v *= self.momentum
-        v += g
-        p -= lr * (g + self.momentum * v)
+    rule = "nesterov"
 
 
 class AdaGrad(Optimizer):
     """h += g²; p -= lr * g / (√h + eps). Source: Duchi, Hazan & Singer 2011."""
 
+    rule = "adagrad"
     slots = ("h",)
-    eps: float
 
     def __init__(self, lr: Rate = 0.01, eps: float = 1e-10) -> None:
         super().__init__(lr, eps=eps)
-
-    def _step(self, xp: Any, p: Array, g: Array, lr: Any, *memory: Array) -> None:
-        (h,) = memory
-        h += g**2
-        p -= lr * g / (xp.sqrt(h) + self.eps)
 
 
 class RMSProp(Optimizer):
     """h = alpha * h + (1 - alpha) * g²; p -= lr * g / (√h + eps). Source: Tieleman & Hinton 2012, lecture 6.5."""
 
+    rule = "rmsprop"
     slots = ("h",)
+    decays = ("alpha",)
     alpha: float
-    eps: float
 
     def __init__(self, lr: Rate = 0.01, alpha: float = 0.99, eps: float = 1e-8) -> None:
         super().__init__(lr, alpha=alpha, eps=eps)
-
-    def _step(self, xp: Any, p: Array, g: Array, lr: Any, *memory: Array) -> None:
-        (h,) = memory
-        h *= self.alpha
-        h += (1 - self.alpha) * g**2
-        p -= lr * g / (xp.sqrt(h) + self.eps)
 
 
 class Adam(Optimizer):
     """Adaptive moments with bias correction. Source: Kingma & Ba 2015, algorithm 1."""
 
+    rule = "adam"
     slots = ("m", "v")
+    decays = ("beta1", "beta2")
     beta1: float
     beta2: float
-    eps: float
-    weight_decay: float
 
     def __init__(self, lr: Rate = 0.001, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8) -> None:
         super().__init__(lr, beta1=beta1, beta2=beta2, eps=eps)
-
-    def _step(self, xp: Any, p: Array, g: Array, lr: Any, *memory: Array) -> None:
-        m, v = memory
-        m *= self.beta1
-        m += (1 - self.beta1) * g
-        v *= self.beta2
-        v += (1 - self.beta2) * g**2
-        root = xp.sqrt(v / (1 - self.beta2**self.steps))
-        p -= lr * (m / (1 - self.beta1**self.steps)) / (root + self.eps)
 
 
 class AdamW(Adam):
@@ -214,10 +186,6 @@ class AdamW(Adam):
         weight_decay: float = 0.01,
     ) -> None:
         Optimizer.__init__(self, lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
-
-    def _step(self, xp: Any, p: Array, g: Array, lr: Any, *memory: Array) -> None:
-        p *= 1 - lr * self.weight_decay
-        super()._step(xp, p, g, lr, *memory)
 
 
 BY_NAME: dict[str, Callable[..., Optimizer]] = {

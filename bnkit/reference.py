@@ -12,6 +12,7 @@ import numpy as np
 from .bits import pack_bits as pack_bits
 from .bits import uniform as uniform
 from .bits import unpack_bits as unpack_bits
+from .rules import optimizer_step as optimizer_step
 
 Array = Any
 quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")  # NaN and Inf are no error here
