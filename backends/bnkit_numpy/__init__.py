@@ -202,6 +202,24 @@ class NumpyBackend(Backend):
         loss, gradient = self._kernels.softmax_cross_entropy(z, *given, shared)
         return loss.reshape(logits.shape[:-2])[()], gradient.reshape(logits.shape)
 
+    def optimizer_step(  # type: ignore[override]
+        self,
+        rule: str,
+        p: Array,
+        g: Array,
+        memory: Sequence[Array],
+        lr: Array | float,
+        *,
+        decays: Sequence[float] = (),
+        eps: float = 0.0,
+        weight_decay: float = 0.0,
+        step: int = 1,
+    ) -> None:
+        arrays = (rule, p, g, memory, lr)
+        if self._kernels is None or not self._kernels.optimizer_step(*arrays, decays, eps, weight_decay, step):
+            settings: dict[str, Any] = {"decays": decays, "eps": eps, "weight_decay": weight_decay, "step": step}
+            super().optimizer_step(*arrays, **settings)
+
     def _fuses(self, x: Array) -> bool:
         return self._kernels is not None and x.dtype.char in _FUSED and x.size > 0
 

@@ -3,6 +3,7 @@
 #include "arrays.hpp"
 
 #include <nanobind/stl/array.h>
+#include <nanobind/stl/vector.h>
 
 #include <array>
 #include <chrono>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "cpu_level.hpp"
+#include "optimizer_arrays.hpp"
 #include "plain.hpp"
 #include "records.hpp"
 #include "rows.hpp"
@@ -26,6 +28,7 @@ namespace {
 struct NamedLevel {
     const char* name;
     const Level* level;
+    const Optimizers* optimizers;
 };
 
 #if !defined(BNKIT_X86_LEVELS)
@@ -39,11 +42,11 @@ constexpr const char* generic_name = "generic";
 // Best first; a level runs on every machine of a better one.
 const NamedLevel levels[] = {
 #if defined(BNKIT_X86_LEVELS)
-    {"x86-64-v4", &v4::level},
-    {"x86-64-v3", &v3::level},
-    {"x86-64-v2", &v2::level},
+    {"x86-64-v4", &v4::level, &v4::optimizers},
+    {"x86-64-v3", &v3::level, &v3::optimizers},
+    {"x86-64-v2", &v2::level, &v2::optimizers},
 #else
-    {generic_name, &generic::level},
+    {generic_name, &generic::level, &generic::optimizers},
 #endif
 };
 
@@ -301,6 +304,31 @@ nb::object cross_entropy(nb::handle logits, nb::handle labels, nb::handle weight
     });
 }
 
+// Whether the step was done; else nothing was written, and it is the reference's to do or to refuse.
+bool optimizer_step(const char* name, nb::handle p, nb::handle g, const std::vector<nb::object>& memory, nb::handle lr,
+                    const std::vector<double>& decays, double eps, double weight_decay, double step) {
+    const Rule* const rule = rule_named(name);
+    if (rule == nullptr || static_cast<int>(decays.size()) != decays_of(*rule) || !PyArray_Check(p.ptr())) return false;
+    const bool shared = PyFloat_Check(lr.ptr());
+    const auto run = [&](auto type, const auto kernel) {
+        using A = decltype(type);
+        OptimizerStep<A> call{};
+        const StepArrays<A> arrays(p, g, memory, shared ? nb::handle(Py_None) : lr);
+        if (!fill(call, *rule, arrays, memory.size())) return false;
+        call.lr = shared ? PyFloat_AS_DOUBLE(lr.ptr()) : 0;
+        for (std::size_t i = 0; i < decays.size(); ++i) {
+            call.decays[i] = decays[i];
+            call.corrections[i] = 1 - std::pow(decays[i], step);
+        }
+        call.eps = eps;
+        call.weight_decay = weight_decay;
+        without_gil([&] { kernel(*rule, call); });
+        return true;
+    };
+    if (has_type<float>(as_array(p))) return run(float{}, chosen->optimizers->f32);
+    return has_type<double>(as_array(p)) && run(double{}, chosen->optimizers->f64);
+}
+
 const char* version() { return BNKIT_VERSION; }
 
 nb::list kernel_levels() {
@@ -346,6 +374,8 @@ NB_MODULE(_kernels, m) {
     m.def("walked_rows", &walked_rows, arg("shape"));
     m.def("softmax_cross_entropy", &cross_entropy, arg("logits"), optional("labels"), optional("weights"),
           arg("shared"));
+    m.def("optimizer_step", &optimizer_step, arg("rule"), arg("p"), arg("g"), arg("memory"), arg("lr"), arg("decays"),
+          arg("eps"), arg("weight_decay"), arg("step"));
 }
 
 }  // namespace bnkit

@@ -1,0 +1,87 @@
+// The arrays of an optimizer's step, if one look tells that the kernel can take them.
+#pragma once
+
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "arrays.hpp"
+#include "optimizer.hpp"
+
+namespace bnkit {
+
+inline const Rule* rule_named(const char* name) {
+    static constexpr std::pair<const char*, Rule> rules[] = {
+        {"sgd", Rule::sgd},         {"momentum", Rule::momentum}, {"nesterov", Rule::nesterov},
+        {"adagrad", Rule::adagrad}, {"rmsprop", Rule::rmsprop},   {"adam", Rule::adam},
+    };
+    for (const auto& rule : rules) {
+        if (std::strcmp(rule.first, name) == 0) return &rule.second;
+    }
+    return nullptr;
+}
+
+// Whether the first and the second share memory; both are contiguous.
+inline bool meet(PyArrayObject* a, PyArrayObject* b) {
+    const char *from = PyArray_BYTES(a), *other = PyArray_BYTES(b);
+    return from < other + PyArray_NBYTES(b) && other < from + PyArray_NBYTES(a);
+}
+
+// The arrays of a step: p, g, the memories, and the rates where there are any.
+template <typename A> class StepArrays {
+  public:
+    StepArrays(nb::handle p, nb::handle g, const std::vector<nb::object>& memory, nb::handle rates) {
+        add(p, nullptr, true);
+        const nb::handle like = good_ ? p : nb::handle();
+        add(g, like, false);
+        for (const nb::object& m : memory) add(m, like, true);
+        if (!good_ || rates.is_none()) return;
+        rates_ = true;
+        add(rates, nb::handle(), false);
+        good_ = good_ && PyArray_NDIM(all_.back()) == 1 && PyArray_NDIM(all_[0]) > 0 &&
+                PyArray_DIM(all_.back(), 0) == PyArray_DIM(all_[0], 0);
+    }
+
+    // All are C contiguous, aligned, of one type, apart from each other, and writeable where they will be written.
+    bool good() const {
+        for (std::size_t i = 0; good_ && i < all_.size(); ++i) {
+            for (std::size_t j = 0; j < i; ++j) {
+                if (meet(all_[i], all_[j])) return false;
+            }
+        }
+        return good_;
+    }
+
+    index size() const { return PyArray_SIZE(all_[0]); }
+    index entries() const { return rates_ ? PyArray_DIM(all_[0], 0) : 1; }
+    A* of(std::size_t i) const { return static_cast<A*>(PyArray_DATA(all_[i])); }
+    A* memory(std::size_t i) const { return 2 + i < all_.size() - rates_ ? of(2 + i) : nullptr; }
+    const A* rates() const { return rates_ ? of(all_.size() - 1) : nullptr; }
+
+  private:
+    void add(nb::handle a, nb::handle like, bool written) {
+        good_ = good_ && PyArray_Check(a.ptr()) && has_type<A>(as_array(a)) && PyArray_ISCARRAY_RO(as_array(a)) &&
+                (!written || PyArray_ISWRITEABLE(as_array(a))) &&
+                (!like.is_valid() || PyArray_SAMESHAPE(as_array(a), as_array(like)));
+        if (good_) all_.push_back(as_array(a));
+    }
+
+    std::vector<PyArrayObject*> all_;
+    bool good_ = true, rates_ = false;
+};
+
+// `call` with these arrays; false, with nothing written, where the step is the reference's to do or to refuse.
+template <typename A>
+bool fill(OptimizerStep<A>& call, Rule rule, const StepArrays<A>& arrays, std::size_t memories) {
+    if (static_cast<int>(memories) != memories_of(rule) || !arrays.good() || arrays.size() == 0) return false;
+    call.entries = arrays.entries();
+    call.length = arrays.size() / call.entries;
+    call.p = arrays.of(0);
+    call.g = arrays.of(1);
+    call.first = arrays.memory(0);
+    call.second = arrays.memory(1);
+    call.rates = arrays.rates();
+    return true;
+}
+
+}  // namespace bnkit
