@@ -23,6 +23,9 @@ STORED = {"float16": "__half", "bfloat16": "__nv_bfloat16", "float32": "float", 
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 TILED = ("moments", "normalize", "gradient_sums", "gradient")
 VECTOR_BYTES = 16
+# How many arrays an optimizer's rule remembers, and how many decays weigh them; in the order of the kernel's numbers.
+RULES = {"sgd": (0, 0), "momentum": (1, 1), "nesterov": (1, 1), "adagrad": (1, 0), "rmsprop": (1, 1), "adam": (2, 2)}
+STEPPED = ("float32", "float64")  # what parameters are stored in
 
 # load(path, options, names, cooperative) compiles the file with these name expressions and returns a module, of which
 # get_function(name) is called with (grid, block, arguments).
@@ -35,6 +38,8 @@ def names_of(file: str, dtype: str) -> tuple[str, ...]:
         return ("bnkit::uniform",)
     if file == "softmax":
         return (f"bnkit::softmax<{STORED[dtype]}>", "bnkit::mean_loss")
+    if file == "optimizer_step":
+        return tuple(rule_name(rule, dtype) for rule in RULES)
     vectors = (1, VECTOR_BYTES // ITEMSIZE[dtype])
     return tuple(tiled_name(file, dtype, v, runs) for v in vectors for runs in (False, True))
 
@@ -44,12 +49,18 @@ def tiled_name(file: str, dtype: str, vector: int, runs: bool) -> str:
     return f"bnkit::{file}<{STORED[dtype]}, {vector}, {str(runs).lower()}{held}>"
 
 
+def rule_name(rule: str, dtype: str) -> str:
+    return f"bnkit::optimizer_step<{STORED[dtype]}, {tuple(RULES).index(rule)}>"
+
+
 def instantiations() -> Iterator[tuple[Path, tuple[str, ...], tuple[str, ...], bool]]:
     """(file, options, names, cooperative) of every module that a backend can ask for."""
     for file in (*TILED, *HELD, "softmax"):
         for dtype in STORED:
             for cooperative in (False, True) if file in HELD else (False,):
                 yield KERNELS / f"{file}.cu", OPTIONS, names_of(file, dtype), cooperative
+    for dtype in STEPPED:
+        yield KERNELS / "optimizer_step.cu", OPTIONS, names_of("optimizer_step", dtype), False
     yield KERNELS / "uniform.cu", OPTIONS, names_of("uniform", ""), False
 
 

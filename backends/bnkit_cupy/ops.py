@@ -1,5 +1,6 @@
 """A backend's ops by the kernels, and by the reference where they have none: under a mask, and without elements."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from bnkit.backend import Array, Backend
 from bnkit.reference import BatchNormBackward, BatchNormTrain, Moments, pack_bits
 
-from . import batch_norm, flags
+from . import batch_norm, flags, optimizer
 from .launch import STORED, Launcher, blocks_for
 from .plan import THREADS, WARP
 
@@ -136,6 +137,26 @@ class KernelOps(Backend):
         mean = (row_losses, losses, np.int64(rows))
         self.launcher("bnkit::mean_loss", entries, mean, dtype=dtype, file="softmax")
         return losses, gradient
+
+    def optimizer_step(  # type: ignore[override]
+        self,
+        rule: str,
+        p: Array,
+        g: Array,
+        memory: Sequence[Array],
+        lr: Array | float,
+        *,
+        decays: Sequence[float] = (),
+        eps: float = 0.0,
+        weight_decay: float = 0.0,
+        step: int = 1,
+    ) -> None:
+        arrays = (rule, p, g, memory, lr)
+        settings: dict[str, Any] = {"decays": decays, "eps": eps, "weight_decay": weight_decay, "step": step}
+        if optimizer.takes(*arrays, decays):
+            optimizer.step(self.launcher, *arrays, **settings)
+        else:
+            super().optimizer_step(*arrays, **settings)
 
     def _draw(self, seeds: np.ndarray, layer: int, step: int, size: int) -> Array:
         drawn = self.launcher.empty((len(seeds), size), np.float32)

@@ -1,0 +1,50 @@
+"""Steps of every optimizer's rule: what they are given, and the arrays that come out."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+# How many arrays a rule remembers, and the decays that weigh them.
+RULES: dict[str, tuple[int, tuple[float, ...]]] = {
+    "sgd": (0, ()),
+    "momentum": (1, (0.9,)),
+    "nesterov": (1, (0.8,)),
+    "adagrad": (1, ()),
+    "rmsprop": (1, (0.99,)),
+    "adam": (2, (0.9, 0.999)),
+}
+# One element, fewer than a vector, entries that vectors reach across, several tasks, no axis.
+SHAPES = [(1,), (3,), (4, 3), (5, 1, 7), (3, 20_011), (2, 33, 70), (16, 1), ()]
+
+
+class Step(NamedTuple):
+    """The arguments of `optimizer_step`."""
+
+    rule: str
+    p: Array
+    g: Array
+    memory: tuple[Array, ...]
+    lr: Any
+    settings: dict[str, Any]
+
+    def run(self, op: Any, to: Any = np.asarray) -> tuple[Any, ...]:
+        """The parameters and memories after the step by `op`, on copies that `to` moves to their backend."""
+        p, g, *memory = (to(a.copy()) for a in (self.p, self.g, *self.memory))
+        lr = self.lr if isinstance(self.lr, float) else to(self.lr.copy())
+        op(self.rule, p, g, tuple(memory), lr, **self.settings)
+        return p, *memory
+
+
+def make_step(
+    rule: str, shape: tuple[int, ...], dtype: str, *, rates: bool = False, weight_decay: float = 0.0, step: int = 3
+) -> Step:
+    """rates: a learning rate for each entry of the leading axis."""
+    rng = np.random.default_rng(len(shape) + sum(shape))
+    memories, decays = RULES[rule]
+    p, g, *memory = (np.asarray(rng.normal(size=shape)).astype(dtype) for _ in range(2 + memories))
+    memory = [abs(a) if i == memories - 1 else a for i, a in enumerate(memory)]  # the last one is under the root
+    lr = rng.uniform(0.1, 1, shape[:1]).astype(dtype) if rates else 0.013
+    settings = {"decays": decays, "eps": 1e-8, "weight_decay": weight_decay, "step": step}
+    return Step(rule, p, g, tuple(memory), lr, settings)
