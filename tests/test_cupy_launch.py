@@ -123,6 +123,8 @@ def test_every_module_that_the_ops_ask_for_is_an_instantiation() -> None:
                 ops.batch_norm_gradient_sums(x, x, None, None, *statistics)
             ops.softmax_cross_entropy(np.ones((3, 4), stored), np.zeros(3, np.int64))
             ops.uniform((0, 0, 0), (5,))
+            if stored in launch.STEPPED:
+                ops.optimizer_step("sgd", *np.ones((2, 5), stored), (), 0.1)
             asked |= set(loader.asked)
     assert asked <= known
     assert {(path.stem, cooperative) for path, _, _, cooperative in asked} == {

@@ -211,6 +211,30 @@ def all_but_the_last_row(op: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
+def steps(*args: Any, **options: Any) -> None:
+    reference.optimizer_step(np, *args, **options)
+
+
+def one_rate_for_all(self: Backend, rule: str, p: Any, g: Any, memory: Any, lr: Any, **options: Any) -> None:
+    steps(rule, p, g, memory, lr if isinstance(lr, float) else float(lr[0]), **options)
+
+
+def rule_before_weight_decay(self: Backend, rule: str, p: Any, g: Any, memory: Any, lr: Any, **options: Any) -> None:
+    weight_decay = options.pop("weight_decay", 0.0)
+    steps(rule, p, g, memory, lr, **options)
+    steps("sgd", p, 0 * g, (), lr, weight_decay=weight_decay)
+
+
+def gradient_over_gradient(self: Backend, rule: str, p: Any, g: Any, *args: Any, **options: Any) -> None:
+    steps(rule, p, g, *args, **options)
+    g *= 2
+
+
+def flat_without_a_look(self: Backend, rule: str, p: Any, g: Any, *args: Any, **options: Any) -> None:
+    flat = np.ascontiguousarray(p)  # a copy of what is not contiguous, and it is the copy that moves
+    steps(rule, flat, g, *args, **options)
+
+
 def sums(*args: Any, **options: Any) -> tuple[Any, Any]:
     return reference.batch_norm_gradient_sums(np, *args, **options)
 
@@ -225,6 +249,7 @@ RUNNING = "running_statistics_move_as_in_the_reference"
 INFER = "inference_and_its_backward_are_those_of_the_reference"
 OUT = "out_is_returned_and_written_whole"
 SUMS = "gradient_sums_are_those_of_the_reference_and_replace_the_own_ones"
+STEPS = "optimizer_steps_are_those_of_the_reference"
 EMPTY = "a_channel_without_elements_gives_beta_and_moves_nothing"
 BACKWARD = "batch_norm_backward"
 TRAIN = "batch_norm_train"
@@ -266,6 +291,21 @@ MISTAKES: dict[str, tuple[str, Callable[..., Any], str]] = {
     "swaps the gradient sums": ("batch_norm_gradient_sums", lambda self, *a, **o: sums(*a, **o)[::-1], SUMS),
     "overflows in softmax": ("softmax_cross_entropy", no_shift, "softmax_cross_entropy_is_that_of_the_reference"),
     "sums the loss": ("softmax_cross_entropy", summed_loss, "softmax_cross_entropy_is_that_of_the_reference"),
+    "forgets the number of the step": ("optimizer_step", with_changed(steps, step=1), STEPS),
+    "forgets eps in a step": ("optimizer_step", with_changed(steps, eps=0.0), STEPS),
+    "forgets weight decay": ("optimizer_step", with_changed(steps, weight_decay=0.0), STEPS),
+    "decays weights after the step": ("optimizer_step", rule_before_weight_decay, STEPS),
+    "takes one replica's learning rate for all": ("optimizer_step", one_rate_for_all, STEPS),
+    "writes the gradient": (
+        "optimizer_step",
+        gradient_over_gradient,
+        "optimizer_steps_leave_the_gradient_as_it_was",
+    ),
+    "moves a copy of a view": (
+        "optimizer_step",
+        flat_without_a_look,
+        "optimizer_steps_write_views_and_what_lies_around_them_stays",
+    ),
     "draws by another generator": ("uniform", own_generator, "uniform_is_philox"),
     "has one stream for all seeds": ("uniform", first_seed_for_all, "uniform_has_a_stream_of_its_own_for_each_seed"),
     "narrows what comes in": (

@@ -4,14 +4,14 @@
         check(backend)
 
 The oracle is `bnkit.reference` over NumPy, in float64, on the very values that were stored. Ops are called with the
-4-D view `(groups, rows, channels, inner)`. A check raises AssertionError.
+4-D view `(groups, rows, channels, inner)`, a step with flat or shaped arrays. A check raises AssertionError.
 """
 
 import inspect
 from collections.abc import Callable
 
 from bnkit.backend import Backend
-from bnkit.testing import arrays, batch_norm
+from bnkit.testing import arrays, batch_norm, optimizer
 
 Check = Callable[[Backend], None]
 
@@ -20,7 +20,7 @@ def backend_checks() -> list[Check]:
     """Every check, as a function of the backend; its name is a sentence."""
     return [
         function
-        for module in (batch_norm, arrays)
+        for module in (batch_norm, arrays, optimizer)
         for _, function in inspect.getmembers(module, inspect.isfunction)
-        if function.__module__ == module.__name__
+        if function.__module__ == module.__name__ and not function.__name__.startswith("_")
     ]
