@@ -76,7 +76,7 @@ measure() { # NAME SECONDS PEERS OPTION…
         --json "$folder/$name.json"
 }
 large="1024x4096,65536x256,3136x256,128x8192,64x56x56,56x56x64,256x14x14,14x14x256,512x7x7,7x7x512"
-measure float32 80 torch,cudnn --ops train,backward
+measure float32 80 torch,cudnn --ops train,backward,adam-step
 measure half 40 torch,cudnn --ops train,backward --dtypes float16,bfloat16 --no-reference --cases "$large"
 measure residual 40 torch,cudnn --ops inference,train-residual-relu,backward-residual-relu --no-reference --cases "$large"
 measure compiled 60 torch-compile --ops train,train-residual-relu,backward --no-reference \

@@ -65,6 +65,25 @@ OPS = {
 }
 
 
+class Update(NamedTuple):
+    """A benchmark's step of an optimizer over as many parameters as a case has elements."""
+
+    rule: str
+    decays: tuple[float, ...]  # one for each array that the rule remembers
+
+    @property
+    def transfers(self) -> int:
+        """Reads and writes of an array: the gradient's, and two of each that is moved in place."""
+        return 1 + 2 * (1 + len(self.decays))
+
+
+UPDATES = {
+    "sgd-step": Update("sgd", ()),
+    "momentum-step": Update("momentum", (0.9,)),
+    "adam-step": Update("adam", (0.9, 0.999)),
+}
+UPDATED = ("float32", "float64")  # the dtypes of parameters
+
 SHORTEST = 1e-4  # seconds between two readings of the clock
 
 
@@ -92,6 +111,8 @@ def bytes_moved(op: str, case: Case, itemsize: int, *, one_read: bool = True) ->
 
     Behind a residual the ReLU cannot tell its sign from x, and keeps one bit an element.
     """
+    if op in UPDATES:
+        return UPDATES[op].transfers * case.elements * itemsize
     chosen, elements = OPS[op], case.elements
     bits = -(-elements // 8) if chosen.relu and chosen.residual else 0
     return (chosen.one_read if one_read else chosen.two_reads) * elements * itemsize + bits

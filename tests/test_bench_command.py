@@ -89,6 +89,17 @@ def test_the_small_case_is_timed_at_each_depth(tmp_path):
     assert found == [(op, t) for op in ("train", "backward") for t in ("function", "op", "layer")][:-1]
 
 
+def test_a_step_of_an_optimizer_is_measured_where_it_is_named(tmp_path, fake_peer):
+    fake_peer("well")
+    assert not {row["op"] for row in measured(tmp_path)["records"]} & set(measure.UPDATES)
+    file = measured(tmp_path, "--ops", "adam-step,train", "--layouts", "replicas", "--against", "torch")
+    step, forward = file["records"]
+    assert (step["op"], step["through"], step["peers"]) == ("adam-step", "op", {})
+    assert step["bytes_one_read"] == step["bytes_two_reads"] == 7 * 160_000 * 4
+    assert step["reference"]["ratio"] == pytest.approx(step["reference"]["median_us"] / step["median_us"])
+    assert forward["peers"]["torch"]["entry"] == "fast"
+
+
 @pytest.mark.parametrize(
     ("names", "layouts", "found"),
     [
@@ -178,6 +189,12 @@ def test_a_peer_that_does_not_come_up_ends_the_run_before_the_work(fake_peer, ca
         (["--cases", "128x1024", "--layouts", "NHWC"], 2, "cases must leave one of the layouts NHWC"),
         (["--layouts", "CHWN"], 2, "layouts must be among flat, NCHW, NHWC, replicas, got 'CHWN'"),
         (["--ops", "train,forward"], 2, "ops must be among train, train-relu"),
+        (
+            ["--ops", "sgd-step", "--dtypes", "float32,float16"],
+            2,
+            "dtypes must be among float32, float64 with sgd-step",
+        ),
+        (["--ops", "adam-step", "--plot", "figure.png"], 2, "plot must be left out where no op of batch norm is"),
         (["--dtypes", "int8"], 2, "dtypes must be among float32, float64, float16, bfloat16, got 'int8'"),
         (["--against", "keras"], 2, "against must be among torch, jax, tutorial, torch-compile, cudnn, got 'keras'"),
         (["--seconds", "0"], 2, "--seconds"),

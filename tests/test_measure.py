@@ -50,8 +50,14 @@ def test_bytes_moved_are_whole_tensors_and_a_bit_an_element_behind_a_residual(op
     assert measure.bytes_moved(op, case, 8, one_read=False) == two * 81_608 + bits * 1_276
 
 
+@pytest.mark.parametrize(("op", "arrays"), [("sgd-step", 3), ("momentum-step", 5), ("adam-step", 7)])
+def test_a_step_reads_the_gradient_and_moves_parameters_and_memories(op, arrays):
+    case = measure.Case((101, 101), 1)
+    assert measure.bytes_moved(op, case, 4) == measure.bytes_moved(op, case, 4, one_read=False) == arrays * 40_804
+
+
 def test_every_op_has_its_bytes_tested():
-    assert len(measure.OPS) == 7
+    assert (len(measure.OPS), len(measure.UPDATES)) == (7, 3)
 
 
 def test_samples_are_as_many_as_asked_for_after_a_warm_up(backend):

@@ -11,9 +11,7 @@ from .launch import ITEMSIZE, RULES, STEPPED, VECTOR_BYTES, Launcher, address, b
 from .plan import THREADS
 
 
-def takes(
-    rule: str, p: Array, g: Array, memory: Sequence[Array], lr: Array | float, decays: Sequence[float]
-) -> bool:
+def takes(rule: str, p: Array, g: Array, memory: Sequence[Array], lr: Array | float, decays: Sequence[float]) -> bool:
     """Whether the kernel does this step; else it is the reference's, which also says what is wrong."""
     arrays = [p, g, *memory, *([] if isinstance(lr, float) else [lr])]
     if RULES.get(rule) != (len(memory), len(decays)) or p.size == 0 or p.dtype.name not in STEPPED:

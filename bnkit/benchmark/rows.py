@@ -9,7 +9,7 @@ from bnkit import measure
 from bnkit.backend import Backend
 from bnkit.benchmark import turns, workload
 from bnkit.experiments import weight_scale
-from bnkit.measure import LAYOUTS, OPS, Case, Timing
+from bnkit.measure import LAYOUTS, OPS, UPDATED, UPDATES, Case, Timing
 from bnkit.peers import Peer
 
 Row = dict[str, Any]
@@ -24,7 +24,7 @@ class Settings:
     """What is measured; `seconds` is the time of each implementation in a row."""
 
     cases: tuple[str, ...]  # of batch norm, by name
-    ops: tuple[str, ...] = tuple(OPS)
+    ops: tuple[str, ...] = tuple(OPS)  # and those of `measure.UPDATES`
     dtypes: tuple[str, ...] = ("float32",)
     backend: str | None = None
     against: tuple[str, ...] = ()
@@ -74,12 +74,20 @@ def chosen_cases(
     return found
 
 
+def check_updates(settings: Settings) -> None:
+    """ValueError where a step of an optimizer is to be timed in a dtype that no parameters have."""
+    for op in settings.ops:
+        for dtype in settings.dtypes:
+            if op in UPDATES and dtype not in UPDATED:
+                raise ValueError(f"dtypes must be among {', '.join(UPDATED)} with {op}, got {dtype!r}")
+
+
 def plan(cases: Sequence[Case], settings: Settings) -> list[Item]:
     """Every row in the order in which it is measured."""
     items = []
     for case, dtype, op in itertools.product(cases, settings.dtypes, settings.ops):
-        items.append(Item(case, dtype, op, "function"))
-        if case == SMALL:
+        items.append(Item(case, dtype, op, "op" if op in UPDATES else "function"))
+        if case == SMALL and op in OPS:
             items.append(Item(case, dtype, op, "op"))
             if OPS[op].kind != "backward":
                 items.append(Item(case, dtype, op, "layer"))
@@ -117,7 +125,9 @@ def _rows_of(
     arrays = workload.arrays(backend, case, dtype)
     for item in items:
         on_start(item)
-        if item.through == "function":
+        if item.op in UPDATES:
+            call = workload.update_call(backend, arrays, item.op)
+        elif item.through == "function":
             call = workload.function_call(arrays, case, item.op)
         elif item.through == "op":
             call = workload.op_call(backend, arrays, case, item.op)
@@ -135,8 +145,11 @@ def _rows_of(
             call, backend, compared, specification, rounds=ROUNDS, seconds=settings.seconds / ROUNDS
         )
         row = _figures(item, backend, own, bandwidth)
-        if settings.reference and item.through == "function":
-            slow = workload.reference_call(backend, arrays, case, item.op)
+        if settings.reference and (item.through == "function" or item.op in UPDATES):
+            if item.op in UPDATES:
+                slow = workload.update_call(backend, arrays, item.op, by_reference=True)
+            else:
+                slow = workload.reference_call(backend, arrays, case, item.op)
             median = measure.summarize(_few(slow, backend, settings.seconds)).median
             row["reference"] = {"median_us": median * 1e6, "ratio": median / own.median}
         row["peers"] = others

@@ -1,4 +1,4 @@
-"""One call of an op on a case, in the four ways that a row may time it."""
+"""One call of an op on a case, in the ways that a row may time it."""
 
 import functools
 import math
@@ -11,7 +11,7 @@ from bnkit import reference
 from bnkit.backend import Array, Backend, dtype_name
 from bnkit.batch_norm import batch_norm, batch_norm_backward
 from bnkit.layers import BatchNorm
-from bnkit.measure import OPS, Case, Op
+from bnkit.measure import OPS, UPDATES, Case, Op
 
 DTYPES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}  # with the bytes of an element
 DECAY, EPS, CORRECTION = 0.9, 1e-5, 1
@@ -91,6 +91,14 @@ def op_call(backend: Backend, a: Arrays, case: Case, name: str) -> Callable[[], 
 def reference_call(backend: Backend, a: Arrays, case: Case, name: str) -> Callable[[], object]:
     """Through `bnkit.reference` over the backend's array module."""
     return _on_view(lambda op: functools.partial(getattr(reference, op), backend.xp), backend, a, case, OPS[name])
+
+
+def update_call(backend: Backend, a: Arrays, name: str, *, by_reference: bool = False) -> Callable[[], object]:
+    """A step over parameters like x, on arrays of its own, through the backend's op or through `bnkit.reference`."""
+    update, xp = UPDATES[name], backend.xp
+    p, memory = a.x + 0, tuple(xp.zeros_like(a.x) for _ in update.decays)
+    op = functools.partial(reference.optimizer_step, xp) if by_reference else backend.optimizer_step
+    return lambda: op(update.rule, p, a.dy, memory, 1e-6, decays=update.decays, eps=1e-8, step=10)
 
 
 def _on_view(

@@ -36,7 +36,13 @@ def bench(
             "tutorial's experiment, with --data, and takes minutes; the other options are batch norm's."
         ),
     ] = None,
-    ops: Annotated[str | None, typer.Option(help=f"Among {', '.join(measure.OPS)}; else all.")] = None,
+    ops: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Among {', '.join(measure.OPS)}; else all of these. Or {', '.join(measure.UPDATES)}: an optimizer's, "
+            "over as many parameters as a case has elements."
+        ),
+    ] = None,
     dtypes: Annotated[str, typer.Option(help=f"Among {', '.join(DTYPES)}.")] = "float32",
     layouts: Annotated[str | None, typer.Option(help=f"Among {', '.join(measure.LAYOUTS)}; else all.")] = None,
     backend: BackendOption = None,
@@ -65,7 +71,7 @@ def bench(
             raise ValueError("plot must be left out where no case of batch norm is measured")
         settings = Settings(
             cases=tuple(case.name for case in chosen),
-            ops=_among(ops, "ops", measure.OPS) or tuple(measure.OPS),
+            ops=_among(ops, "ops", [*measure.OPS, *measure.UPDATES]) or tuple(measure.OPS),
             dtypes=_among(dtypes, "dtypes", DTYPES),
             backend=backend,
             against=_among(against, "against", PACKAGES),
@@ -74,6 +80,9 @@ def bench(
             experiment=_experiment(data, data_dir, backend, quick) if experiment.NAME in names else None,
             command=_command(context),
         )
+        benchmark.check_updates(settings)
+        if plot is not None and not any(op in measure.OPS for op in settings.ops):
+            raise ValueError("plot must be left out where no op of batch norm is measured")
         _check_peers(settings, device)
     for peer in settings.against:
         check_installed(peer)
