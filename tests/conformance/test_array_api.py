@@ -4,6 +4,7 @@ Of the newest standard, without its optional parts (boolean indexing, shapes tha
 each of its devices, where an array made from nothing would lie on the wrong one.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -79,6 +80,18 @@ def losses(xp: Any, a: dict[str, Any]) -> list[Any]:
     return [*with_labels, *reference.softmax_cross_entropy(xp, a["x"], weights)]
 
 
+STEPS = {"sgd": (), "momentum": ("mean",), "nesterov": ("mean",), "adagrad": ("var",), "rmsprop": ("var",)}
+STEPS |= {"adam": ("mean", "var")}
+
+
+def stepped(xp: Any, a: dict[str, Any], rule: str, *, rates: bool) -> list[Any]:
+    p, *memory = (xp.astype(a[n], a[n].dtype) for n in ("gamma", *STEPS[rule]))
+    decays = (0.9, 0.99)[: 0 if rule == "adagrad" else len(memory)]
+    lr = a["var"][:, 0] if rates else 0.1
+    reference.optimizer_step(xp, rule, p, a["beta"], memory, lr, decays=decays, eps=1e-8, weight_decay=0.1, step=3)
+    return [p, *memory]
+
+
 # each op as a function of the namespace and the arrays, so that NumPy gives what is expected
 OPS: dict[str, list[Callable[[Any, dict[str, Any]], Any]]] = {
     "batch_norm_moments": [
@@ -110,6 +123,7 @@ OPS: dict[str, list[Callable[[Any, dict[str, Any]], Any]]] = {
     "variance": [lambda xp, a: [reference.variance(xp, moments(a), 1)]],
     "reciprocal_std": [lambda xp, a: [reference.reciprocal_std(xp, a["var"], 1e-5)]],
     "softmax_cross_entropy": [losses],
+    "optimizer_step": [functools.partial(stepped, rule=rule, rates=rates) for rule in STEPS for rates in (False, True)],
     "pack_bits": [lambda xp, a: [reference.pack_bits(xp, a["mask"])]],
     "unpack_bits": [lambda xp, a: [reference.unpack_bits(xp, reference.pack_bits(xp, a["mask"]), SHAPE)]],
     "uniform": [philox],
