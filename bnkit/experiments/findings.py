@@ -1,7 +1,10 @@
 """What an experiment shows: charts to draw, numbers beside published ones, and a verdict on the claim."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from bnkit.experiments.records import Record
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart; the dashes serve the rest. What stands in two charts
 # looks the same in both, so a style is named by what is shown.
@@ -100,3 +103,24 @@ class Findings:
     charts: tuple[Chart, ...]
     tables: tuple[Table, ...]
     verdicts: tuple[Verdict, ...]
+
+
+def row(
+    setting: tuple[str, ...], kind: str, values: Sequence[float], published: float | None = None, note: str = ""
+) -> Row:
+    """The row of one value a run."""
+    return Row(setting, kind, published, sum(values) / len(values), min(values), max(values), note)
+
+
+def line(label: str, style: str, records: Sequence[Record], x: str, y: str) -> Line:
+    """The curve of the records' `y` over `x`, a run for each `seed`."""
+    values = {(r["seed"], r[x]): r[y] for r in records}
+    places = sorted({place for _, place in values})
+    runs = {f"seed {seed}": tuple(values[seed, p] for p in places) for seed in sorted({s for s, _ in values})}
+    return Line(label, style, tuple(map(float, places)), runs)
+
+
+def diverged(records: Sequence[Record]) -> str:
+    """The note on how many of the records tell that their network diverged, if any."""
+    count = sum(r["diverged"] for r in records)
+    return f"{count} diverged" if count else ""
