@@ -1,0 +1,103 @@
+"""Data-parallel training by two ranks in one process: a thread each, which share batch norm's statistics."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from bnkit.backend import Array
+from bnkit.batch_norm import batch_norm, batch_norm_backward
+from bnkit.layers import Arrays, BatchNorm, Sequential
+from bnkit.mlp import MLP
+from bnkit.reference import quiet
+
+RANKS = 2
+
+
+class TwoRanks:
+    """`gradients(x, t)` is that of the model over the batch, half of whose rows goes to either rank.
+
+    Parameters and running statistics are the model's. Leave it as a context, which ends its thread.
+    """
+
+    def __init__(self, model: MLP) -> None:
+        self.model = model
+        self.meeting = threading.Barrier(RANKS)
+        self.parts: list[Any] = [None] * RANKS
+        self.networks = [
+            Sequential(*(_shared(layer, self._reduce(rank), rank) for layer in model.network.layers))
+            for rank in range(RANKS)
+        ]
+        self.thread = ThreadPoolExecutor(RANKS - 1)
+
+    def __enter__(self) -> "TwoRanks":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.meeting.abort()
+        self.thread.shutdown()
+
+    def gradients(self, x: Array, t: Array) -> Arrays:
+        """By the names of the model's parameters; x (replicas, rows, inputs) and t (replicas, rows), rows even."""
+        half = x.shape[-2] // RANKS
+        halves = [
+            (x[:, rank * half : (rank + 1) * half, :], t[:, rank * half : (rank + 1) * half]) for rank in range(RANKS)
+        ]
+        other = self.thread.submit(self._half, 1, *halves[1])
+        own = self._half(0, *halves[0])
+        return {name: (own[name] + grad) / RANKS for name, grad in other.result().items()}
+
+    @quiet
+    def _half(self, rank: int, x: Array, t: Array) -> Arrays:
+        try:
+            logits, caches = self.networks[rank].forward(x, train=True)
+            _, dlogits = self.model.backend.softmax_cross_entropy(logits, t)
+            return self.networks[rank].gradients(dlogits, caches)
+        except BaseException:
+            self.meeting.abort()  # the other rank would wait for ever
+            raise
+
+    def _reduce(self, rank: int) -> Callable[[Array], Array]:
+        def reduce(part: Array) -> Array:
+            self.parts[rank] = part
+            self.meeting.wait()
+            total = self.parts[0] + self.parts[1]
+            self.meeting.wait()  # before either writes its next part
+            return total
+
+        return reduce
+
+
+class _Shared:
+    """A batch norm whose statistics in training are those of all ranks; rank 0 moves the running ones."""
+
+    def __init__(self, layer: BatchNorm, reduce: Callable[[Array], Array], rank: int) -> None:
+        self.layer, self.reduce, self.params = layer, reduce, layer.params
+        self.state: Arrays = layer.state if rank == 0 else {}
+
+    def forward(self, x: Array, *, train: bool, key: Any = None) -> tuple[Array, Any]:
+        layer = self.layer
+        assert layer.decay is not None
+        if self.state:
+            self.state["count"] += 1
+        return batch_norm(
+            x,
+            self.params["gamma"],
+            self.params["beta"],
+            self.state.get("running_mean"),
+            self.state.get("running_var"),
+            train=True,
+            axis=layer.axis,
+            decay=layer.decay,
+            eps=layer.eps,
+            correction=layer.correction,
+            reduce=self.reduce,
+        )
+
+    def backward(self, dy: Array, cache: Any) -> tuple[Array, Arrays]:
+        grads = batch_norm_backward(dy, cache)
+        return grads.dx, {"gamma": grads.dgamma, "beta": grads.dbeta}
+
+
+def _shared(layer: Any, reduce: Callable[[Array], Array], rank: int) -> Any:
+    return _Shared(layer, reduce, rank) if isinstance(layer, BatchNorm) else layer
