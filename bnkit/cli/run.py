@@ -1,82 +1,127 @@
-"""`bnkit run`: the experiments, a command each."""
+"""`bnkit run`: the experiments, a command each, built from their `Settings`."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from bnkit import data as datasets
+from bnkit import experiments
 from bnkit.backend import get_backend
 from bnkit.cli import results
+from bnkit.cli.findings_text import print_findings
 from bnkit.cli.interrupts import held_on_demand
 from bnkit.cli.shared import (
     BackendOption,
     DataDirOption,
-    DataOption,
-    EpochsOption,
     OutOption,
-    SeedsOption,
     need,
+    one_of,
     prepare,
     print_settings,
     progress_bar,
 )
 from bnkit.experiments import records as record_files
-from bnkit.experiments import weight_scale
 
 app = typer.Typer(no_args_is_help=True, help="Run an experiment, and write its figure and records.")
 
 
-@app.command("weight-scale")
-def run_weight_scale(
-    data: DataOption = "digits",
-    data_dir: DataDirOption = None,
-    backend: BackendOption = None,
-    seeds: SeedsOption = 3,
-    epochs: EpochsOption = 20,
-    out: OutOption = Path(),
-    quick: Annotated[bool, typer.Option("--quick", help="A few epochs of one seed, to see that it works.")] = False,
-) -> None:
-    """Accuracy over 16 scales of the initial weights, with and without batch norm: the tutorial's experiment."""
-    settings = weight_scale.Settings(
-        data=data,
-        data_dir=None if data_dir is None else str(data_dir),
-        backend=backend,
-        seeds=1 if quick else seeds,
-        epochs=min(epochs, 5) if quick else epochs,
-    )
+def _list(asked: bool) -> None:
+    if asked:
+        width = max(map(len, experiments.QUESTIONS))
+        for name, question in experiments.QUESTIONS.items():
+            typer.echo(f"{name:{width}}  {question}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    listed: Annotated[
+        bool, typer.Option("--list", callback=_list, is_eager=True, help="Show the experiments and their questions.")
+    ] = False,
+) -> None: ...
+
+
+def _command(name: str) -> Callable[..., None]:
+    def command(
+        data: Annotated[str | None, one_of(datasets.LOADERS, "The dataset, else digits", optional=True)] = None,
+        data_dir: DataDirOption = None,
+        backend: BackendOption = None,
+        seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds; the figure's bands span them.")] = None,
+        epochs: Annotated[
+            int | None, typer.Option(min=1, help="Epochs of training, else the experiment's own.")
+        ] = None,
+        out: OutOption = Path(),
+        quick: Annotated[bool, typer.Option("--quick", help="Smaller, in seconds, to see that it works.")] = False,
+        source: Annotated[
+            Path | None,
+            typer.Option("--from", help="Do again what this file of results says; only --data-dir may differ."),
+        ] = None,
+    ) -> None:
+        given: dict[str, Any] = {"data": data, "data_dir": None if data_dir is None else str(data_dir)}
+        given |= {"backend": backend, "seeds": seeds, "epochs": epochs}
+        experiment = experiments.load(name)
+        given = {option: value for option, value in given.items() if value is not None}
+        _run(name, experiment, _settings(name, experiment, given, quick, source), out)
+
+    return command
+
+
+for _name, _question in experiments.QUESTIONS.items():
+    app.command(_name, help=_question)(_command(_name))
+
+
+def _settings(name: str, experiment: Any, given: dict[str, Any], quick: bool, source: Path | None) -> Any:
+    """The experiment's settings with what was given; that must not contradict a file they are from."""
+    fields = {field.name for field in dataclasses.fields(experiment.Settings)}
+    if unknown := sorted(given.keys() - fields):
+        raise typer.BadParameter(f"--{unknown[0].replace('_', '-')} is no setting of {name}; leave it out")
+    if source is None:
+        settings = dataclasses.replace(experiment.Settings(), **given)
+        return experiment.quick(settings) if quick else settings
+    settings = record_files.read_settings(source, experiment.Settings)
+    settings = dataclasses.replace(settings, **{k: v for k, v in given.items() if k == "data_dir"})
+    for option, value in given.items():
+        if getattr(settings, option) != value:
+            says = f"{source} says {getattr(settings, option)}"
+            raise typer.BadParameter(
+                f"--{option.replace('_', '-')} {value} contradicts --from, for {says}; leave one out"
+            )
+    if quick and experiment.quick(settings) != settings:
+        raise typer.BadParameter(f"--quick contradicts --from, for {source} is of a larger run; leave one out")
+    return settings
+
+
+def _run(name: str, experiment: Any, settings: Any, out: Path) -> None:
     need("matplotlib")
     prepare(out)
-    print_settings("weight-scale", dataclasses.asdict(settings))
+    stem = experiments.file_stem(name)
+    kept = out / f"{stem}.checkpoint"
+    resumable = "checkpoint" in inspect.signature(experiment.run).parameters
+    print_settings(name, dataclasses.asdict(settings))
+    if resumable and kept.exists():
+        typer.echo(f"going on from {kept}")
     with held_on_demand() as hold_interrupts:
         with progress_bar() as progress:
-            task = progress.add_task("training 32 networks a seed", total=None)
-            records = weight_scale.run(
-                settings, on_progress=lambda done, total: progress.update(task, completed=done, total=total)
+            task = progress.add_task(name, total=None)
+            found = experiment.run(
+                settings,
+                on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+                **({"checkpoint": kept} if resumable else {}),
             )
         hold_interrupts()
         try:
-            Console().print(_table(settings, records))
+            print_findings(Console(), experiment.findings(found, settings))
         finally:  # stdout may be a pipe that nobody reads any more
-            device = get_backend(backend)
+            device = get_backend(settings.backend)
             files: dict[Path, Callable[[Path], None]] = {
-                out / "weight_scale.json": lambda path: record_files.write(path, settings, records, device),
-                out / "weight_scale.png": lambda path: results.save_figure(weight_scale.plot(records), path, dpi=120),
+                out / f"{stem}.json": lambda path: record_files.write(path, settings, found, device),
+                out / f"{stem}.png": lambda path: results.save_figure(experiment.plot(found), path, dpi=120),
             }
             results.write(files)
-
-
-def _table(settings: weight_scale.Settings, records: list[record_files.Record]) -> Table:
-    over = "" if settings.seeds == 1 else f", mean and range over {settings.seeds} seeds"
-    table = Table("W", "plain", "batch norm", title=f"accuracy on the training images{over}")
-    for scale, kinds in weight_scale.final(records).items():
-        table.add_row(f"{scale:.3g}", *(_accuracy(*kinds[kind]) for kind in (False, True)))
-    return table
-
-
-def _accuracy(mean: float, lowest: float, highest: float, diverged: int) -> str:
-    text = f"{mean:.3f}" if lowest == highest else f"{mean:.3f} ({lowest:.3f} to {highest:.3f})"
-    return f"{text} {diverged} diverged" if diverged else text
+            if resumable:
+                kept.unlink(missing_ok=True)

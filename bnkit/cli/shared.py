@@ -14,12 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bnkit import data as datasets
 
 
-def one_of(names: Iterable[str], what: str) -> Any:
-    """A text option that takes one of `names`."""
+def one_of(names: Iterable[str], what: str, *, optional: bool = False) -> Any:
+    """A text option that takes one of `names`, or where it is optional None."""
     listed = ", ".join(names)
 
-    def check(value: str) -> str:
-        if value not in listed.split(", "):
+    def check(value: str | None) -> str | None:
+        if value not in listed.split(", ") and not (optional and value is None):
             raise typer.BadParameter(f"must be one of {listed}, got {value!r}")
         return value
 
@@ -33,7 +33,6 @@ DataDirOption = Annotated[
 BackendOption = Annotated[
     str | None, typer.Option(help="numpy, cupy, cupy:1, auto or another; else BNKIT_BACKEND, else auto.")
 ]
-SeedsOption = Annotated[int, typer.Option(min=1, help="How many seeds; the figure's band spans them.")]
 EpochsOption = Annotated[int, typer.Option(min=1, help="Epochs of training.")]
 OutOption = Annotated[Path, typer.Option(help="The folder for the results; made where it is missing.")]
 
