@@ -8,14 +8,8 @@ import numpy as np
 import pytest
 
 from bnkit.experiments import weight_scale
-from bnkit.experiments.weight_scale import SCALES, Settings
+from bnkit.experiments.weight_scale import PUBLISHED, SCALES, Settings
 
-# Accuracy at the last record by scale, plain and with batch norm: the tutorial's own code, mean of 3 seeds.
-PUBLISHED = [
-    (0.103, 0.431), (0.097, 0.469), (0.978, 0.663), (0.863, 0.788), (0.280, 0.879), (0.140, 0.950), (0.117, 0.990),
-    (0.116, 0.999), (0.117, 1.000), (0.117, 0.967), (0.116, 0.912), (0.117, 0.861), (0.117, 0.649), (0.116, 0.557),
-    (0.116, 0.525), (0.117, 0.464),
-]  # fmt: skip
 SMALL = Settings(data="synthetic", seeds=2, epochs=3, scales=(1.0, 0.1, 0.01), hidden=(20, 20), rows=200, batch_size=50)
 
 
@@ -29,7 +23,8 @@ def mnist_folder():
 @pytest.mark.slow
 def test_the_table_on_mnist_is_the_tutorials():
     table = weight_scale.final(weight_scale.run(Settings(data="mnist", data_dir=mnist_folder(), backend="numpy")))
-    for scale, published in zip(SCALES, PUBLISHED, strict=True):
+    for scale in SCALES:
+        published = PUBLISHED[f"{scale:.3g}"]
         measured = [table[scale][kind][0] for kind in (False, True)]
         for got, want in zip(measured, published, strict=True):
             if want < 0.15 or want > 0.95:  # the settled cells; between them a seed moves a cell by more than 0.1
@@ -84,3 +79,40 @@ def test_the_figure_has_a_panel_a_scale_with_both_kinds_and_a_band():
             own = [r for r in records if f"W = {r['scale']:.3g}" == panel.get_title() and r["batch_norm"] == kind]
             means = [np.mean([r["accuracy"] for r in own if r["epoch"] == e]) for e in (1, 2, 3)]
             np.testing.assert_allclose(line.get_ydata(), means)
+
+
+def made(**accuracies):
+    """Records of two seeds, 0.01 apart, at scales 1, 0.1, …: accuracies of `plain` and `norm`."""
+    return [
+        {"scale": 10.0**-i, "batch_norm": kind, "seed": s, "epoch": 20, "accuracy": a - 0.01 * s, "diverged": False}
+        for kind, name in ((False, "plain"), (True, "norm"))
+        for i, a in enumerate(accuracies[name])
+        for s in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("index", "verdict", "plain", "norm"),
+    [
+        (0, "holds", (0.9, 0.5), (0.9, 0.9)),
+        (0, "depends", (0.9, 0.5), (0.5, 0.9)),
+        (0, "does not hold", (0.9, 0.9), (0.5, 0.9)),
+        (1, "holds", (0.1, 0.1), (0.95, 0.99)),
+        (1, "does not hold", (0.9, 0.9), (0.5, 0.9)),
+        (2, "holds", (0.9, 0.5), (0.905, 0.7)),
+        (2, "depends", (0.9, 0.5), (0.8, 0.7)),
+        (2, "does not hold", (0.9, 0.9), (0.8, 0.9)),
+    ],
+)
+def test_the_verdicts_follow_their_rules(index, verdict, plain, norm):
+    records = made(plain=plain, norm=norm)
+    assert weight_scale.findings(records, Settings()).verdicts[index].verdict == verdict
+
+
+def test_the_table_has_the_published_figure_of_every_scale_and_kind_beside_the_published_setting_alone():
+    row = {"seed": 0, "epoch": 20, "accuracy": 0.5, "diverged": False}
+    records = [row | {"scale": scale, "batch_norm": kind} for scale in SCALES for kind in (False, True)]
+    (table,) = weight_scale.findings(records, Settings(data="mnist", data_dir="x", backend="numpy", seeds=1)).tables
+    assert [r.published for r in table.rows] == [figure for pair in PUBLISHED.values() for figure in pair]
+    for other in (Settings(), Settings(data="mnist", epochs=5)):
+        assert {r.published for r in weight_scale.findings(records, other).tables[0].rows} == {None}

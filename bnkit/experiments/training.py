@@ -14,9 +14,10 @@ from bnkit.backend import Array, Backend, get_backend
 from bnkit.experiments.parts import Told
 from bnkit.experiments.records import Record
 from bnkit.init import generator
-from bnkit.layers import Arrays, BatchNorm
+from bnkit.layers import Arrays
 from bnkit.mlp import MLP
 from bnkit.optim import Optimizer
+from bnkit.statistics import update_statistics
 
 
 class Problem(NamedTuple):
@@ -151,19 +152,8 @@ def statistics_of(model: MLP, x: Array) -> Iterator[None]:
         name: a.copy() if isinstance(a, np.ndarray) else xp.asarray(a, copy=True) for name, a in model.state.items()
     }
     try:
-        update_statistics(model, x)
+        update_statistics(model, [x])
         yield
     finally:
         for name, array in model.state.items():
             array[...] = before[name]
-
-
-def update_statistics(model: MLP, x: Array) -> None:
-    """Stands in for `bnkit.update_statistics` until that is there."""
-    for layer in model.network.layers:
-        norm = isinstance(layer, BatchNorm)
-        if isinstance(layer, BatchNorm):
-            layer.state["count"][...], decay, layer.decay = 0, layer.decay, None
-        x, _ = layer.forward(x, train=norm)
-        if isinstance(layer, BatchNorm):
-            layer.decay = decay
