@@ -105,7 +105,8 @@ def test_a_file_that_is_not_there_is_one_line(capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("seeds", "three"), ("seeds", True), ("seeds", 1.5), ("scales", [1.0, "a"]), ("data_dir", 5)]
+    ("name", "value"),
+    [("seeds", "three"), ("seeds", True), ("seeds", 1.5), ("lr", True), ("scales", [1.0, "a"]), ("data_dir", 5)],
 )
 def test_a_setting_of_another_type_is_refused(name, value, kept, capsys):
     assert main(["run", "weight-scale", "--from", kept(**{name: value})]) == 1
