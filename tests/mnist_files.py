@@ -1,10 +1,12 @@
-"""Files in MNIST's format: four small ones, and the idx file of any array."""
+"""Files in MNIST's format: four small ones, the idx file of any array, and where MNIST itself lies."""
 
 import gzip
+import os
 import struct
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from bnkit import data
 
@@ -30,4 +32,11 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
+    return folder
+
+
+def mnist_folder():
+    folder = os.environ.get("BNKIT_DATA_DIR")
+    if not folder or not (Path(folder) / "mnist").is_dir():
+        pytest.skip("BNKIT_DATA_DIR names no folder with MNIST")
     return folder

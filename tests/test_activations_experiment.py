@@ -38,6 +38,11 @@ def test_records_hold_every_network_measurement_and_layer_once(records):
     assert all(sum(r["counts"]) == 60 * SMALL.hidden[r["layer"] - 1] for r in records)
 
 
+def test_every_backend_runs_it(backend):
+    found = activations.run(dataclasses.replace(SMALL, backend=backend.name, seeds=1, epochs=2))
+    assert activations.findings(found, SMALL).verdicts
+
+
 def test_the_same_settings_give_the_same_records(records):
     assert activations.run(SMALL) == records
 

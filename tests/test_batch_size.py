@@ -32,6 +32,11 @@ def test_records_hold_every_case_and_seed_once(records):
     assert all(r["lr"] == pytest.approx(0.1 * r["batch"] / 128) for r in records)
 
 
+def test_every_backend_runs_it(backend):
+    found = batch_size.run(dataclasses.replace(SMALL, backend=backend.name, seeds=1, epochs=2))
+    assert batch_size.findings(found, SMALL).verdicts
+
+
 def test_the_same_settings_give_the_same_records(records):
     assert batch_size.run(SMALL) == records
 

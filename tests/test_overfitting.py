@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from mnist_files import mnist_folder
 
 from bnkit import MLP
 from bnkit.data import Dataset
@@ -23,6 +24,15 @@ def records():
     return overfitting.run(SMALL)
 
 
+@pytest.mark.slow
+def test_the_table_on_mnist_is_the_tutorials():
+    few = {"every": 300, "search_inits": ("he",), "search_lrs": (0.1,), "search_batches": (100,)}
+    found = overfitting.run(Settings(data="mnist", data_dir=mnist_folder(), backend="numpy", **few))
+    table = shown.findings(found, published=True).tables[0]
+    apart = [(row.setting, row.kind, row) for row in table.rows if not row.agrees(table.tolerance)]
+    assert apart == []
+
+
 def test_records_hold_every_case_seed_and_measurement_once(records):
     found = sorted((r["case"], r["seed"], r["epoch"]) for r in records if not r["search"])
     epochs = {case: (1, 4, 5) if case == shown.DECAY else (1, 4, 7) for case in shown.CASES}
@@ -32,6 +42,11 @@ def test_records_hold_every_case_seed_and_measurement_once(records):
     assert found == sorted((k, lr, size, s) for k in kinds for lr in lrs for size in sizes for s in range(2))
     assert {r["updates"] for r in records if r["search"]} == {19, 13}, "6 and 2 epochs and a first update"
     assert all((r["test_anew"] is None) is not r["batch_norm"] for r in records)
+
+
+def test_every_backend_runs_it(backend):
+    found = overfitting.run(dataclasses.replace(SMALL, backend=backend.name, seeds=1, epochs=2))
+    assert overfitting.findings(found, SMALL).verdicts
 
 
 def test_the_same_settings_give_the_same_records(records):

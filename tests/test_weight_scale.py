@@ -1,23 +1,15 @@
 """The tutorial's experiment: its table on MNIST, and its records and figure on small settings."""
 
 import dataclasses
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
+from mnist_files import mnist_folder
 
 from bnkit.experiments import weight_scale
 from bnkit.experiments.weight_scale import PUBLISHED, SCALES, Settings
 
 SMALL = Settings(data="synthetic", seeds=2, epochs=3, scales=(1.0, 0.1, 0.01), hidden=(20, 20), rows=200, batch_size=50)
-
-
-def mnist_folder():
-    folder = os.environ.get("BNKIT_DATA_DIR")
-    if not folder or not (Path(folder) / "mnist").is_dir():
-        pytest.skip("BNKIT_DATA_DIR names no folder with MNIST")
-    return folder
 
 
 @pytest.mark.slow

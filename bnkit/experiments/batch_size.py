@@ -7,7 +7,9 @@ gradient's noise is the same and that of the statistics not; and by two ranks of
 statistics (`reduce=`) or keep to their own. The networks of all seeds train in lockstep as replicas.
 
 Of two rows, batch norm lets through no more than which one has the larger value: that is what it loses there, whatever
-the statistics used in inference. The noise of the statistics is measured on the trained network: over draws of as many rows as the statistics are of, how
+the statistics used in inference.
+
+The noise of the statistics is measured on the trained network: over draws of as many rows as the statistics are of, how
 far the mean strays in standard deviations, and the variance in variances, of all rows.
 """
 
