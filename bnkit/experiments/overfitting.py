@@ -48,6 +48,7 @@ class Settings:
     high_lr: float = 0.1
     dropout: float = 0.2
     weight_decay: float = 0.1
+    # 0.2 came later, when the others had shown no setting in which the claim holds: the search has looked for one.
     search_inits: tuple[str | float, ...] = ("he", 0.02, 0.2)
     search_lrs: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
     search_batches: tuple[int, ...] = (100, 20)
