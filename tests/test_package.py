@@ -81,7 +81,8 @@ def test_the_compiled_kernels_are_installed() -> None:
 def test_the_wheel_holds_every_module_and_type_marker(wheel: Path, package: str) -> None:
     shipped = set(zipfile.ZipFile(wheel).namelist())
     base = PACKAGES[package]
-    sources = {p.relative_to(base.parent).as_posix() for s in ("*.py", "*.pyi", "*.cu", "*.cuh") for p in base.rglob(s)}
+    kinds = ("*.py", "*.pyi", "*.cu", "*.cuh", "*.css", "*.js")
+    sources = {p.relative_to(base.parent).as_posix() for kind in kinds for p in base.rglob(kind)}
     assert sources | {f"{package}/py.typed"} <= shipped
 
 

@@ -1,0 +1,6 @@
+"""A folder of record files as one HTML page that needs no network: `gather(folder)`, then `page(experiments)`."""
+
+from bnkit.report.gather import Experiment, gather
+from bnkit.report.page import page
+
+__all__ = ["Experiment", "gather", "page"]

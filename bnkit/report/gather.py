@@ -1,0 +1,84 @@
+"""The record files of a folder, and what their experiments find in them."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bnkit import experiments
+from bnkit.experiments import records as record_files
+from bnkit.experiments.findings import Findings
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A record file: the experiment's name, what was set, where it ran, and what it shows."""
+
+    name: str
+    file: str  # the file's name, without its folder
+    settings: dict[str, Any]
+    versions: dict[str, Any]
+    machine: dict[str, Any]
+    findings: Findings
+
+
+def gather(folder: str | os.PathLike[str]) -> tuple[list[Experiment], list[str]]:
+    """The experiments whose record files lie in `folder`, in the order of their list, and the names of other .json.
+
+    FileNotFoundError where there is no such folder or no record file in it; ValueError, which names the file, where one
+    is damaged or of an experiment that is not known here.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} must be a folder with record files; make them by bnkit run --out {folder}")
+    found: list[Experiment] = []
+    others: list[str] = []
+    for path in sorted(folder.glob("*.json")):
+        content = _content(path)
+        name = _experiment(path, content)
+        if name is None:
+            others.append(path.name)
+        else:
+            found.append(_read(path, name, content))
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no record file of an experiment; make one by bnkit run --out {folder}")
+    return sorted(found, key=lambda e: (list(experiments.QUESTIONS).index(e.name), e.file)), others
+
+
+def _content(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # neither UTF-8 nor JSON
+        raise _damaged(path, str(error)) from error
+
+
+def _experiment(path: Path, content: Any) -> str | None:
+    """The file's experiment; None where the file is none's, as one of `bnkit bench`."""
+    if isinstance(content, dict) and "experiment" in content:
+        name = content["experiment"]
+        if name not in experiments.QUESTIONS:
+            known = ", ".join(experiments.QUESTIONS)
+            raise ValueError(f"{path} is of the experiment {name!r}, but known are {known}; is it of a newer bnkit?")
+        return str(name)
+    # Files did not name their experiment at first.
+    return next((name for name in experiments.QUESTIONS if path.stem == experiments.file_stem(name)), None)
+
+
+def _read(path: Path, name: str, content: Any) -> Experiment:
+    for part, kind in {"settings": dict, "versions": dict, "machine": dict, "records": list}.items():
+        if not isinstance(content, dict) or not isinstance(content.get(part), kind):
+            raise _damaged(path, f"no {part}")
+    if not content["records"]:
+        raise _damaged(path, "its records are empty")
+    module = experiments.load(name)
+    settings = record_files.read_settings(path, module.Settings)
+    try:
+        findings = module.findings(content["records"], settings)
+    except Exception as error:  # a record may lack anything, and be anything
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+    return Experiment(name, path.name, content["settings"], content["versions"], content["machine"], findings)
+
+
+def _damaged(path: Path, why: str) -> ValueError:
+    return ValueError(f"{path} must be a file that an experiment wrote, and is damaged or another ({why})")
