@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import bnkit
-from bnkit.cli import bench, info, run, train
+from bnkit.cli import bench, info, report, run, train
 from bnkit_command import INTERRUPTED
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app.command()(info.info)
 app.add_typer(run.app, name="run")
 app.command()(train.train)
 app.command()(bench.bench)
+app.command()(report.report)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,24 @@
+"""`bnkit report`: what the experiments' record files show, as one HTML page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bnkit import report as reports
+from bnkit.checkpoint import replacing
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that holds the record files.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page; else report.html in DIR.")] = None,
+) -> None:
+    """Gather the experiments' record files of a folder into one HTML page that needs no network."""
+    experiments, others = reports.gather(folder)
+    page = reports.page(experiments)
+    out = folder / "report.html" if out is None else out
+    with replacing(out, mode="w") as file:
+        file.write(page)
+    if others:
+        typer.echo(f"left out {', '.join(others)}: not the records of an experiment")
+    typer.echo(f"wrote {out} ({len(page.encode()) / 1e6:.2f} MB)")

@@ -1,0 +1,158 @@
+"""`bnkit report`: the files it takes, the page it leaves, and what it says of those it cannot take."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import report_samples as samples
+
+from bnkit import experiments
+from bnkit.cli import main
+from bnkit.report import gather
+
+OLD_FILE = Path(__file__).parent.parent / "docs" / "weight_scale.json"
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """One experiment is known, "sample"."""
+    monkeypatch.setattr(experiments, "QUESTIONS", {"sample": "Is it?"})
+    monkeypatch.setattr(experiments, "load", lambda name: {"sample": samples.module()}[name])
+
+
+def report(capsys, *arguments):
+    code = main(["report", *map(str, arguments)])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_the_page_is_written_into_the_folder(known, tmp_path, capsys):
+    samples.write_file(tmp_path / "any name.json")
+    code, out, err = report(capsys, tmp_path)
+    assert (code, err) == (0, "")
+    assert f"wrote {tmp_path / 'report.html'}" in out
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.startswith("<!DOCTYPE html>")
+    assert page.endswith("</html>\n")
+    assert "W = 0.541" in page
+    assert "W = 0.293" not in page, "the file has two records"
+
+
+def test_out_names_another_file(known, tmp_path, capsys):
+    samples.write_file(tmp_path / "a.json")
+    assert report(capsys, tmp_path, "--out", tmp_path / "page.html")[0] == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "page.html"]
+
+
+def test_files_are_in_the_experiments_order_and_settings_are_as_they_were_set(known, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "QUESTIONS", {"second": "?", "first": "?"})
+    monkeypatch.setattr(experiments, "load", lambda name: samples.module())
+    for file, name in (("a", "first"), ("b", "second"), ("c", "first")):
+        samples.write_file(tmp_path / f"{file}.json", experiment=name)
+    found, others = gather(tmp_path)
+    assert [e.file for e in found] == ["b.json", "a.json", "c.json"]
+    assert found[0].settings == {"data": "mnist", "sizes": [3, 4]}
+    assert others == []
+
+
+def test_a_file_that_names_no_experiment_is_known_by_its_own_name(known, tmp_path):
+    samples.write_file(tmp_path / "sample.json", experiment=None)
+    assert [e.name for e in gather(tmp_path)[0]] == ["sample"]
+
+
+def test_what_is_no_experiments_is_left_out_and_named(known, tmp_path, capsys):
+    samples.write_file(tmp_path / "a.json")
+    samples.write_file(tmp_path / "bench.json", experiment=None)
+    (tmp_path / "list.json").write_text("[1, 2]")
+    code, out, _ = report(capsys, tmp_path)
+    assert code == 0
+    assert "left out bench.json, list.json" in out
+
+
+def test_a_missing_folder_is_one_line(tmp_path, capsys):
+    folder = tmp_path / "no"
+    code, out, err = report(capsys, folder)
+    assert (code, out) == (1, "")
+    assert err == f"bnkit: {folder} must be a folder with record files; make them by bnkit run --out {folder}\n"
+
+
+def test_a_folder_without_record_files_is_one_line(tmp_path, capsys):
+    code, _, err = report(capsys, tmp_path)
+    assert code == 1
+    assert f"{tmp_path} holds no record file of an experiment; make one by bnkit run" in err
+    assert err.count("\n") == 1
+
+
+def test_an_unknown_experiment_is_named_with_those_that_are_known(known, tmp_path, capsys):
+    path = samples.write_file(tmp_path / "a.json", experiment="weather")
+    code, _, err = report(capsys, tmp_path)
+    assert code == 1
+    assert f"{path} is of the experiment 'weather', but known are sample" in err
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "Expecting value"),
+        (b'{"experiment": "sample", "sett', "Unterminated"),
+        (b"\xff\xfe\x00", "utf-8"),
+        (b"[" * 100_000, "recursion"),
+        (b'{"experiment": "sample"}', "no settings"),
+        (b'{"experiment": "sample", "settings": 3}', "no settings"),
+    ],
+    ids=["empty", "cut off", "not text", "too deep", "no parts", "settings of another type"],
+)
+def test_a_damaged_file_is_named_in_one_line_and_no_page_is_written(known, tmp_path, capsys, content, why):
+    samples.write_file(tmp_path / "a.json")
+    (tmp_path / "b.json").write_bytes(content)
+    code, _, err = report(capsys, tmp_path)
+    assert code == 1
+    assert f"{tmp_path / 'b.json'} must be a file that an experiment wrote" in err
+    assert why in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"settings": {"data": "mnist"}}, "sizes"),
+        ({"settings": {"data": 3, "sizes": [1]}}, "data must be like 'digits', got 3"),
+        ({"records": []}, "its records are empty"),
+        ({"records": [{"other": 1}]}, "KeyError: 'value'"),
+        ({"machine": None}, "no machine"),
+    ],
+)
+def test_a_file_with_other_settings_or_records_is_named(known, tmp_path, changes, why):
+    path = samples.write_file(tmp_path / "a.json", **changes)
+    with pytest.raises(ValueError, match=r"a\.json") as error:
+        gather(tmp_path)
+    assert why in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_an_earlier_page_stays_where_the_new_one_cannot_be_made(known, tmp_path, capsys):
+    (tmp_path / "report.html").write_text("earlier")
+    (tmp_path / "a.json").write_text("{")
+    assert report(capsys, tmp_path)[0] == 1
+    assert (tmp_path / "report.html").read_text() == "earlier"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "report.html"]
+
+
+def test_a_missing_folder_for_the_page_is_told(known, tmp_path, capsys):
+    samples.write_file(tmp_path / "a.json")
+    code, _, err = report(capsys, tmp_path, "--out", tmp_path / "no" / "page.html")
+    assert code == 1
+    assert "must lie in an existing folder" in err
+
+
+@pytest.mark.skipif(
+    not hasattr(experiments.load("weight-scale"), "findings"), reason="weight-scale has no findings yet"
+)
+def test_the_repositorys_own_records_give_a_page(tmp_path, capsys):
+    shutil.copy(OLD_FILE, tmp_path)
+    assert report(capsys, tmp_path)[0] == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert json.loads(OLD_FILE.read_text())["machine"]["processor"] in page
+    assert page.count('class="panel"') == 16
