@@ -188,7 +188,6 @@ def module(made=weight_scale):
 def write_file(path, **changes):
     """A record file for `module`; a part that is set to None is left out."""
     content = {
-        "experiment": "sample",
         "settings": {"data": "mnist", "sizes": [3, 4]},
         "versions": VERSIONS,
         "machine": MACHINE,

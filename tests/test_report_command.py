@@ -28,7 +28,7 @@ def report(capsys, *arguments):
 
 
 def test_the_page_is_written_into_the_folder(known, tmp_path, capsys):
-    samples.write_file(tmp_path / "any name.json")
+    samples.write_file(tmp_path / "sample-any name.json")
     code, out, err = report(capsys, tmp_path)
     assert (code, err) == (0, "")
     assert f"wrote {tmp_path / 'report.html'}" in out
@@ -40,30 +40,25 @@ def test_the_page_is_written_into_the_folder(known, tmp_path, capsys):
 
 
 def test_out_names_another_file(known, tmp_path, capsys):
-    samples.write_file(tmp_path / "a.json")
+    samples.write_file(tmp_path / "sample.json")
     assert report(capsys, tmp_path, "--out", tmp_path / "page.html")[0] == 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "page.html"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["page.html", "sample.json"]
 
 
 def test_files_are_in_the_experiments_order_and_settings_are_as_they_were_set(known, tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "QUESTIONS", {"second": "?", "first": "?"})
     monkeypatch.setattr(experiments, "load", lambda name: samples.module())
-    for file, name in (("a", "first"), ("b", "second"), ("c", "first")):
-        samples.write_file(tmp_path / f"{file}.json", experiment=name)
+    for file, name in (("-a", "first"), ("", "second"), ("", "first")):
+        samples.write_file(tmp_path / f"{name}{file}.json")
     found, others = gather(tmp_path)
-    assert [e.file for e in found] == ["b.json", "a.json", "c.json"]
+    assert [e.file for e in found] == ["second.json", "first-a.json", "first.json"]
     assert found[0].settings == {"data": "mnist", "sizes": [3, 4]}
     assert others == []
 
 
-def test_a_file_that_names_no_experiment_is_known_by_its_own_name(known, tmp_path):
-    samples.write_file(tmp_path / "sample.json", experiment=None)
-    assert [e.name for e in gather(tmp_path)[0]] == ["sample"]
-
-
 def test_what_is_no_experiments_is_left_out_and_named(known, tmp_path, capsys):
-    samples.write_file(tmp_path / "a.json")
-    samples.write_file(tmp_path / "bench.json", experiment=None)
+    samples.write_file(tmp_path / "sample.json")
+    samples.write_file(tmp_path / "bench.json")
     (tmp_path / "list.json").write_text("[1, 2]")
     code, out, _ = report(capsys, tmp_path)
     assert code == 0
@@ -84,31 +79,24 @@ def test_a_folder_without_record_files_is_one_line(tmp_path, capsys):
     assert err.count("\n") == 1
 
 
-def test_an_unknown_experiment_is_named_with_those_that_are_known(known, tmp_path, capsys):
-    path = samples.write_file(tmp_path / "a.json", experiment="weather")
-    code, _, err = report(capsys, tmp_path)
-    assert code == 1
-    assert f"{path} is of the experiment 'weather', but known are sample" in err
-
-
 @pytest.mark.parametrize(
     ("content", "why"),
     [
         (b"", "Expecting value"),
-        (b'{"experiment": "sample", "sett', "Unterminated"),
+        (b'{"settings": {"data', "Unterminated"),
         (b"\xff\xfe\x00", "utf-8"),
         (b"[" * 100_000, "recursion"),
-        (b'{"experiment": "sample"}', "no settings"),
-        (b'{"experiment": "sample", "settings": 3}', "no settings"),
+        (b'{"records": []}', "no settings"),
+        (b'{"settings": 3}', "no settings"),
     ],
     ids=["empty", "cut off", "not text", "too deep", "no parts", "settings of another type"],
 )
 def test_a_damaged_file_is_named_in_one_line_and_no_page_is_written(known, tmp_path, capsys, content, why):
-    samples.write_file(tmp_path / "a.json")
-    (tmp_path / "b.json").write_bytes(content)
+    samples.write_file(tmp_path / "sample.json")
+    (tmp_path / "sample-b.json").write_bytes(content)
     code, _, err = report(capsys, tmp_path)
     assert code == 1
-    assert f"{tmp_path / 'b.json'} must be a file that an experiment wrote" in err
+    assert f"{tmp_path / 'sample-b.json'} must be a file that an experiment wrote" in err
     assert why in err
     assert err.count("\n") == 1
     assert not (tmp_path / "report.html").exists()
@@ -125,8 +113,8 @@ def test_a_damaged_file_is_named_in_one_line_and_no_page_is_written(known, tmp_p
     ],
 )
 def test_a_file_with_other_settings_or_records_is_named(known, tmp_path, changes, why):
-    path = samples.write_file(tmp_path / "a.json", **changes)
-    with pytest.raises(ValueError, match=r"a\.json") as error:
+    path = samples.write_file(tmp_path / "sample.json", **changes)
+    with pytest.raises(ValueError, match=r"sample\.json") as error:
         gather(tmp_path)
     assert why in str(error.value)
     assert str(path) in str(error.value)
@@ -134,14 +122,14 @@ def test_a_file_with_other_settings_or_records_is_named(known, tmp_path, changes
 
 def test_an_earlier_page_stays_where_the_new_one_cannot_be_made(known, tmp_path, capsys):
     (tmp_path / "report.html").write_text("earlier")
-    (tmp_path / "a.json").write_text("{")
+    (tmp_path / "sample.json").write_text("{")
     assert report(capsys, tmp_path)[0] == 1
     assert (tmp_path / "report.html").read_text() == "earlier"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "report.html"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "sample.json"]
 
 
 def test_a_missing_folder_for_the_page_is_told(known, tmp_path, capsys):
-    samples.write_file(tmp_path / "a.json")
+    samples.write_file(tmp_path / "sample.json")
     code, _, err = report(capsys, tmp_path, "--out", tmp_path / "no" / "page.html")
     assert code == 1
     assert "must lie in an existing folder" in err

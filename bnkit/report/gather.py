@@ -26,21 +26,22 @@ class Experiment:
 def gather(folder: str | os.PathLike[str]) -> tuple[list[Experiment], list[str]]:
     """The experiments whose record files lie in `folder`, in the order of their list, and the names of other .json.
 
+    A record file is named as `bnkit run` does, weight_scale.json, or weight_scale-more.json beside that.
     FileNotFoundError where there is no such folder or no record file in it; ValueError, which names the file, where one
-    is damaged or of an experiment that is not known here.
+    is damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} must be a folder with record files; make them by bnkit run --out {folder}")
     found: list[Experiment] = []
     others: list[str] = []
+    names = {experiments.file_stem(name): name for name in experiments.QUESTIONS}
     for path in sorted(folder.glob("*.json")):
-        content = _content(path)
-        name = _experiment(path, content)
+        name = names.get(path.stem.partition("-")[0])
         if name is None:
             others.append(path.name)
         else:
-            found.append(_read(path, name, content))
+            found.append(_read(path, name))
     if not found:
         raise FileNotFoundError(f"{folder} holds no record file of an experiment; make one by bnkit run --out {folder}")
     return sorted(found, key=lambda e: (list(experiments.QUESTIONS).index(e.name), e.file)), others
@@ -53,19 +54,8 @@ def _content(path: Path) -> Any:
         raise _damaged(path, str(error)) from error
 
 
-def _experiment(path: Path, content: Any) -> str | None:
-    """The file's experiment; None where the file is none's, as one of `bnkit bench`."""
-    if isinstance(content, dict) and "experiment" in content:
-        name = content["experiment"]
-        if name not in experiments.QUESTIONS:
-            known = ", ".join(experiments.QUESTIONS)
-            raise ValueError(f"{path} is of the experiment {name!r}, but known are {known}; is it of a newer bnkit?")
-        return str(name)
-    # Files did not name their experiment at first.
-    return next((name for name in experiments.QUESTIONS if path.stem == experiments.file_stem(name)), None)
-
-
-def _read(path: Path, name: str, content: Any) -> Experiment:
+def _read(path: Path, name: str) -> Experiment:
+    content = _content(path)
     for part, kind in {"settings": dict, "versions": dict, "machine": dict, "records": list}.items():
         if not isinstance(content, dict) or not isinstance(content.get(part), kind):
             raise _damaged(path, f"no {part}")
