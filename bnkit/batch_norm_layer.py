@@ -1,0 +1,146 @@
+"""The layer `BatchNorm`: batch norm with its parameters and running statistics; `bnkit.layers` says how it is used."""
+
+from typing import Any
+
+import numpy as np
+
+from . import checks
+from .backend import Array, Backend, Key, dtype_name, get_backend
+from .batch_norm import batch_norm, batch_norm_backward
+from .buffers import Buffers
+from .dispatch import BatchNormCache
+from .layout import is_int
+
+Arrays = dict[str, Array]
+
+
+class BatchNorm:
+    """Batch normalization with its parameters and running statistics; see `bnkit.batch_norm` for the meaning.
+
+    features: the size of `axis` of x, or a tuple of sizes. decay: the weight of the old running statistics, or None
+    for their cumulative average, for which a batch counts even where its mask hides a channel. affine=False leaves
+    gamma and beta out; track=False leaves the running statistics out, and inference uses the batch's too. dtype: that
+    of x; parameters and statistics are float32, or float64 for it.
+    reuse: the layer keeps the memory of y and dx, where these are NumPy's and of 4 MiB or more, and writes later ones
+    there once nothing refers to the array any more: no name, view, memoryview or other library's tensor. A bare address
+    does not count. It holds as much as was in use at one time. Ghost batches always get new arrays.
+    state["count"] is the number of batches seen, an int64 NumPy array of shape () on every backend.
+    """
+
+    def __init__(
+        self,
+        features: int | tuple[int, ...],
+        *,
+        axis: int | tuple[int, ...] = 1,
+        decay: float | None = 0.9,
+        eps: float = 1e-5,
+        correction: int = 1,
+        affine: bool = True,
+        track: bool = True,
+        activation: str | None = None,
+        ghost: int | None = None,
+        reuse: bool = False,
+        backend: str | Backend | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        shape = tuple(features) if isinstance(features, (tuple, list)) else (features,)
+        for n in shape:
+            checks.check_int("features", n, least=0)
+        checks.check_options(
+            train=True,
+            decay=0.0 if decay is None else decay,
+            eps=eps,
+            correction=correction,
+            activation=activation,
+            ghost=ghost,
+            reduce=None,
+        )
+        checks.check_bool("affine", affine)
+        checks.check_bool("track", track)
+        checks.check_bool("reuse", reuse)
+        for a in axis if isinstance(axis, (tuple, list)) else (axis,):
+            if not is_int(a):
+                raise TypeError(f"axis must be an int or a tuple of ints, got {axis!r}")
+        if len(shape) != (len(axis) if isinstance(axis, (tuple, list)) else 1):
+            raise ValueError(f"features must have one size for each of axis {axis!r}, got {features!r}")
+        dtype = checks.dtype_argument(dtype, checks.FLOATS)
+        self.features, self.axis = shape, axis
+        self.decay, self.eps, self.correction = decay, eps, correction
+        self.activation, self.ghost, self.dtype = activation, ghost, dtype
+        self._buffers = Buffers() if reuse and ghost is None else None  # ghost batches join their results anyway
+        backend = get_backend(backend)
+        kind = checks.parameter_dtype(dtype)
+        self.params: Arrays = {}
+        self.state: Arrays = {}
+        if affine:
+            self.params = {
+                "gamma": backend.asarray(np.ones(shape, kind)),
+                "beta": backend.asarray(np.zeros(shape, kind)),
+            }
+        if track:
+            self.state = {
+                "running_mean": backend.asarray(np.zeros(shape, kind)),
+                "running_var": backend.asarray(np.ones(shape, kind)),
+                "count": np.zeros((), np.int64),
+            }
+
+    def forward(
+        self,
+        x: Array,
+        *,
+        train: bool,
+        mask: Array | None = None,
+        residual: Array | None = None,
+        out: Array | None = None,
+        key: Key | None = None,
+    ) -> tuple[Array, BatchNormCache]:
+        """y like x, and the cache for `backward`; in training the state moves."""
+        checks.check_bool("train", train)
+        if not self._fits(x):
+            checks.one_backend(("x",), (x,))
+            checks.check_input(x, self.axis, self.features, self.dtype)
+        count = self.state.get("count")
+        decay = self.decay
+        if decay is None:
+            decay = 0.0 if count is None else float(count / (count + 1))
+        if out is None and self._buffers is not None:
+            out = self._buffers.like(x)
+        y, cache = batch_norm(
+            x,
+            self.params.get("gamma"),
+            self.params.get("beta"),
+            self.state.get("running_mean"),
+            self.state.get("running_var"),
+            train=train if self.state else True,
+            axis=self.axis,
+            decay=decay,
+            eps=self.eps,
+            correction=self.correction,
+            mask=mask,
+            residual=residual,
+            activation=self.activation,
+            ghost=self.ghost,
+            out=out,
+        )
+        if train and count is not None and 0 not in x.shape:
+            count[...] = count.item() + 1  # `+= 1` takes ten times as long
+        return y, cache
+
+    def _fits(self, x: Array) -> bool:
+        """Whether one look tells that x is as the layer takes it; False says nothing."""
+        axis = self.axis
+        return (
+            type(x) is np.ndarray
+            and type(axis) is int
+            and -x.ndim <= axis < x.ndim
+            and x.shape[axis] == self.features[0]
+            and dtype_name(x) == self.dtype
+        )
+
+    def backward(self, dy: Array, cache: BatchNormCache) -> Any:
+        """(dx, {"gamma": …, "beta": …}), and after a forward with a residual (dx, grads, dresidual)."""
+        buffers = self._buffers if isinstance(cache, BatchNormCache) else None
+        out = None if buffers is None else buffers.like(cache.x)
+        dx, dgamma, dbeta, dresidual = batch_norm_backward(dy, cache, out=out)
+        grads = {} if dgamma is None else {"gamma": dgamma, "beta": dbeta}
+        return (dx, grads) if dresidual is None else (dx, grads, dresidual)
