@@ -4,19 +4,20 @@ from typing import Any, NamedTuple
 
 from . import checks
 from . import ghost as ghosts
+from . import in_place as in_places
 from .backend import Array, Backend, known_backends
 from .dispatch import (
     BatchNormCache,
-    Reduce,
     backward_batch,
     backward_ghosts,
     copy,
     infer,
     train_batch,
+    train_by_moments,
     train_ghosts,
-    train_over_ranks,
 )
 from .layout import Layout, contiguous, is_contiguous, reshape
+from .ranks import Reduce
 
 
 class BatchNormGrads(NamedTuple):
@@ -45,6 +46,8 @@ def batch_norm(
     activation: str | None = None,
     ghost: int | None = None,
     reduce: Reduce | None = None,
+    renorm: tuple[float, float] | None = None,
+    in_place: bool = False,
     out: Array | None = None,
 ) -> tuple[Array, BatchNormCache]:
     """Batch normalization of x over every axis but `axis`, and the cache for `batch_norm_backward`.
@@ -54,8 +57,8 @@ def batch_norm(
 
     x: float16, bfloat16, float32 or float64, of any backend; dense arrays are read in place, others copied once.
     gamma, beta, running_mean, running_var: shape `tuple(x.shape[a] for a in sorted(axis))`; float32, or float64 for
-        float64 x. Training moves the running arrays, which come both or neither, in place: decay * running +
-        (1 - decay) * batch, the variance as the squared distances over (count - correction).
+        float64 x; the running arrays may be float64 for any x. Training moves them, which come both or neither, in
+        place: decay * running + (1 - decay) * batch, the variance as the squared distances over (count - correction).
     axis: one axis, adjacent axes, or axis 0 (groups, replicas) and one of those.
     mask: bool, True where an element counts in the statistics; broadcastable to x with x.ndim dimensions, or exactly
         the batch axis. Every element is normalized, and passes on its own dy; a masked loss makes that zero.
@@ -64,37 +67,59 @@ def batch_norm(
         running arrays move once, by the mean of theirs.
     reduce: in training, returns the sum of a small array over all ranks, which makes batch norm synchronous: every
         rank calls it twice here and once in the backward. dgamma and dbeta stay the rank's own.
+    renorm: (r_max, d_max) of batch renormalization in training, r_max ≥ 1 and d_max ≥ 0, or math.inf for no limit:
+        y = gamma * (x_hat * r + d) + beta with r = std / running_std from 1 / r_max to r_max and d = (mean -
+        running_mean) / running_std within ±d_max, constants of the backward; std is sqrt(var + eps).
+    in_place: y is written over x, the cache keeps y alone, and the backward recovers x_hat = (y - beta) / gamma, off by
+        u * |beta / gamma| where y was rounded by u; gamma and beta are read, and refused where that exceeds sqrt(u) or
+        |gamma| is not from 2**-19 to 2**40. y must not be written to before the backward.
     out: written and returned instead of a new array; must not overlap x or the residual, but in inference may be x.
 
     Raises TypeError for a wrong type or dtype or for mixed backends, ValueError for a wrong shape or value and for a
     read-only or overlapping array, before anything is written.
-    Source: Ioffe & Szegedy 2015, algorithms 1 and 2.
+    Source: Ioffe & Szegedy 2015, algorithms 1 and 2; Ioffe 2017, algorithm 1; Rota Bulò et al. 2018, section 3.1.
     """
     backend = known_backends.get(type(x)) or checks.one_backend(("x",), (x,))
     xp = backend.xp
     checks.check_options(
-        train=train, decay=decay, eps=eps, correction=correction, activation=activation, ghost=ghost, reduce=reduce
+        train=train,
+        decay=decay,
+        eps=eps,
+        correction=correction,
+        activation=activation,
+        ghost=ghost,
+        reduce=reduce,
+        renorm=renorm,
+        in_place=in_place,
     )
     layout = backend.layout(x, axis)
     parameters = (gamma, beta, running_mean, running_var)
     tracked = running_mean is not None and running_var is not None
     copies = 2 if train else 4  # for the cache, since all four may move before the backward
     segments: tuple[ghosts.Segment, ...] = ()
-    in_place = out is x and not train
+    over_x = out is x and not train
     views = None
-    if mask is ghost is None and (tracked or (train and running_mean is running_var)):
-        views = backend.plain_views(x, (residual, None if in_place else out), parameters, copies, layout)
+    if mask is ghost is None and not in_place and (tracked or (train and running_mean is running_var)):
+        views = backend.plain_views(x, (residual, None if over_x else out), parameters, copies, layout)
     plain = views is not None
     if views is None:
-        layout, mask = _checked(backend, x, *parameters, mask, residual, out, train=train, axis=axis, ghost=ghost)
+        if in_place:
+            checks.check_in_place(backend, x, residual, out)
+            out, over_x = x, True
+        options: dict[str, Any] = {"train": train, "axis": axis, "ghost": ghost, "over_x": over_x}
+        layout, mask = _checked(backend, x, *parameters, mask, residual, out, **options)
         segments = ghosts.segments(layout, x.shape[layout.batch], ghost if train else None)
         views = _views(backend, layout, segments, x, residual, out, parameters, copies)
     few = ghost is not None or layout.shape[1] * layout.shape[3] <= correction
     if few and train and tracked and mask is reduce is None:
         checks.check_enough(segments, layout, correction)
+    if renorm is not None and train and not tracked:
+        raise ValueError("renorm needs running_mean and running_var in training, got None; pass them, or renorm=None")
 
     x_view, residual_view, out_view, own_gamma, own_beta, mean, var = views
-    if plain and in_place:
+    if in_place:
+        in_places.check_arrays(backend, x, x_view, own_gamma, own_beta)
+    if plain and over_x:
         out_view = x_view
     cache = BatchNormCache(
         backend,
@@ -109,13 +134,14 @@ def batch_norm(
         reduce if train else None,
         segments,
         (),
+        bool(in_place),
     )
     if not train:
         y = infer(cache, (mean, var), residual_view, float(eps), out_view)
-    elif reduce is not None:
-        y = train_over_ranks(cache, (mean, var), residual_view, float(eps), float(decay), correction, reduce, out_view)
     elif segments:
         y = train_ghosts(cache, (mean, var), residual_view, float(eps), float(decay), correction)
+    elif in_place or reduce is not None or renorm is not None:
+        y = train_by_moments(cache, (mean, var), residual_view, float(eps), float(decay), correction, renorm, out_view)
     else:
         y = train_batch(cache, (mean, var), residual_view, float(eps), float(decay), correction, out_view)
     if train and tracked and not plain:
@@ -123,7 +149,7 @@ def batch_norm(
         for own, moved in pairs:
             if not is_contiguous(own) and not backend.overlap(own, moved):  # the op had a contiguous copy
                 own[...] = xp.reshape(moved, own.shape)
-    if in_place:
+    if over_x and not in_place:
         cache.x_view = None
     return _result(xp, y, out_view, out, layout), cache
 
@@ -170,6 +196,7 @@ def _checked(
     train: bool,
     axis: int | tuple[int, ...],
     ghost: int | None,
+    over_x: bool,
 ) -> tuple[Layout, Array | None]:
     """The layout, and the mask with x.ndim dimensions, of arrays that were looked at one by one."""
     small = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
@@ -192,7 +219,7 @@ def _checked(
     if out is not None:
         checks.check_out(out, x, backend)
         sources = {"residual": residual, **small, "mask": mask}
-        checks.check_apart("out", out, sources if out is x and not train else {"x": x, **sources}, backend)
+        checks.check_apart("x" if over_x else "out", out, sources if over_x else {"x": x, **sources}, backend)
     return layout, mask
 
 

@@ -1,4 +1,4 @@
-"""The layer `BatchNorm`: batch norm with its parameters and running statistics; `bnkit.layers` says how it is used."""
+"""The layer `BatchNorm`: batch norm with its parameters and its running statistics."""
 
 from typing import Any
 
@@ -8,8 +8,9 @@ from . import checks
 from .backend import Array, Backend, Key, dtype_name, get_backend
 from .batch_norm import batch_norm, batch_norm_backward
 from .buffers import Buffers
-from .dispatch import BatchNormCache
+from .dispatch import BatchNormCache, seen
 from .layout import is_int
+from .ranks import Reduce
 
 Arrays = dict[str, Array]
 
@@ -20,7 +21,10 @@ class BatchNorm:
     features: the size of `axis` of x, or a tuple of sizes. decay: the weight of the old running statistics, or None
     for their cumulative average, for which a batch counts even where its mask hides a channel. affine=False leaves
     gamma and beta out; track=False leaves the running statistics out, and inference uses the batch's too. dtype: that
-    of x; parameters and statistics are float32, or float64 for it.
+    of x; parameters and statistics are float32, or float64 for it. statistics_dtype: that of the running statistics,
+    "float64" for any x.
+    renorm, in_place, reduce: as in the function; renorm and reduce may be set anew between steps. A pickle takes reduce
+    along, so it must be a function that pickle finds.
     reuse: the layer keeps the memory of y and dx, where these are NumPy's and of 4 MiB or more, and writes later ones
     there once nothing refers to the array any more: no name, view, memoryview or other library's tensor. A bare address
     does not count. It holds as much as was in use at one time. Ghost batches always get new arrays.
@@ -39,9 +43,13 @@ class BatchNorm:
         track: bool = True,
         activation: str | None = None,
         ghost: int | None = None,
+        reduce: Reduce | None = None,
+        renorm: tuple[float, float] | None = None,
+        in_place: bool = False,
         reuse: bool = False,
         backend: str | Backend | None = None,
         dtype: str = "float32",
+        statistics_dtype: str | None = None,
     ) -> None:
         shape = tuple(features) if isinstance(features, (tuple, list)) else (features,)
         for n in shape:
@@ -53,7 +61,9 @@ class BatchNorm:
             correction=correction,
             activation=activation,
             ghost=ghost,
-            reduce=None,
+            reduce=reduce,
+            renorm=renorm,
+            in_place=in_place,
         )
         checks.check_bool("affine", affine)
         checks.check_bool("track", track)
@@ -63,13 +73,19 @@ class BatchNorm:
                 raise TypeError(f"axis must be an int or a tuple of ints, got {axis!r}")
         if len(shape) != (len(axis) if isinstance(axis, (tuple, list)) else 1):
             raise ValueError(f"features must have one size for each of axis {axis!r}, got {features!r}")
+        if renorm is not None and not track:
+            raise ValueError("renorm needs running statistics, got track=False; use track=True, or renorm=None")
         dtype = checks.dtype_argument(dtype, checks.FLOATS)
+        kind = kind_of_statistics = checks.parameter_dtype(dtype)
+        if statistics_dtype is not None:
+            choices = ("float64",) if kind == "float64" else ("float32", "float64")
+            kind_of_statistics = checks.dtype_argument(statistics_dtype, choices, "statistics_dtype")
         self.features, self.axis = shape, axis
         self.decay, self.eps, self.correction = decay, eps, correction
         self.activation, self.ghost, self.dtype = activation, ghost, dtype
+        self.reduce, self.renorm, self.in_place = reduce, renorm, bool(in_place)
         self._buffers = Buffers() if reuse and ghost is None else None  # ghost batches join their results anyway
         backend = get_backend(backend)
-        kind = checks.parameter_dtype(dtype)
         self.params: Arrays = {}
         self.state: Arrays = {}
         if affine:
@@ -79,8 +95,8 @@ class BatchNorm:
             }
         if track:
             self.state = {
-                "running_mean": backend.asarray(np.zeros(shape, kind)),
-                "running_var": backend.asarray(np.ones(shape, kind)),
+                "running_mean": backend.asarray(np.zeros(shape, kind_of_statistics)),
+                "running_var": backend.asarray(np.ones(shape, kind_of_statistics)),
                 "count": np.zeros((), np.int64),
             }
 
@@ -103,7 +119,7 @@ class BatchNorm:
         decay = self.decay
         if decay is None:
             decay = 0.0 if count is None else float(count / (count + 1))
-        if out is None and self._buffers is not None:
+        if out is None and self._buffers is not None and not self.in_place:
             out = self._buffers.like(x)
         y, cache = batch_norm(
             x,
@@ -120,9 +136,12 @@ class BatchNorm:
             residual=residual,
             activation=self.activation,
             ghost=self.ghost,
+            reduce=self.reduce,
+            renorm=self.renorm,
+            in_place=self.in_place,
             out=out,
         )
-        if train and count is not None and 0 not in x.shape:
+        if train and count is not None and (0 not in x.shape or (self.reduce is not None and seen(cache))):
             count[...] = count.item() + 1  # `+= 1` takes ten times as long
         return y, cache
 
@@ -142,5 +161,5 @@ class BatchNorm:
         buffers = self._buffers if isinstance(cache, BatchNormCache) else None
         out = None if buffers is None else buffers.like(cache.x)
         dx, dgamma, dbeta, dresidual = batch_norm_backward(dy, cache, out=out)
-        grads = {} if dgamma is None else {"gamma": dgamma, "beta": dbeta}
+        grads = {"gamma": dgamma, "beta": dbeta} if self.params else {}
         return (dx, grads) if dresidual is None else (dx, grads, dresidual)

@@ -20,7 +20,16 @@ def parameter_dtype(dtype: str) -> str:
 
 
 def check_options(
-    *, train: Any, decay: Any, eps: Any, correction: Any, activation: Any, ghost: Any, reduce: Any
+    *,
+    train: Any,
+    decay: Any,
+    eps: Any,
+    correction: Any,
+    activation: Any,
+    ghost: Any,
+    reduce: Any,
+    renorm: Any,
+    in_place: Any,
 ) -> None:
     """The options of `batch_norm`; those of the types that nearly every call has are told good at once."""
     if (
@@ -31,7 +40,8 @@ def check_options(
         and type(correction) is int
         and 0 <= correction <= 1
         and (activation is None or (type(activation) is str and activation == "relu"))
-        and ghost is reduce is None
+        and ghost is reduce is renorm is None
+        and in_place is False
     ):
         return
     check_bool("train", train)
@@ -48,6 +58,36 @@ def check_options(
         raise TypeError(f"reduce must be a function of an array, got {type(reduce).__name__}")
     if ghost is not None and reduce is not None:
         raise ValueError("ghost and reduce must not be given together; leave one out")
+    if renorm is not None:
+        check_renorm(renorm)
+    check_bool("in_place", in_place)
+    for name, other in (("ghost", ghost is not None), ("in_place=True", in_place)):
+        if renorm is not None and other:
+            raise ValueError(f"renorm and {name} must not be given together; leave one out")
+    if in_place and activation is not None:
+        raise ValueError(
+            f"activation must be None with in_place=True, which recovers x from y, got {activation!r}; apply it to y"
+        )
+
+
+def check_renorm(renorm: Any) -> None:
+    if not isinstance(renorm, (tuple, list)) or len(renorm) != 2:
+        raise TypeError(f"renorm must be None or (r_max, d_max), got {renorm!r}")
+    for name, limit, least in zip(("r_max", "d_max"), renorm, (1.0, 0.0), strict=True):
+        if not (isinstance(limit, float) and limit == math.inf):
+            check_real(f"renorm's {name}", limit, least=least)
+
+
+def check_in_place(backend: Backend, x: Array, residual: Array | None, out: Array | None) -> None:
+    """What batch norm over its own input takes; the arrays themselves are checked as any others."""
+    for name, array, why in (
+        ("residual", residual, "which recovers x from y; add it to y"),
+        ("out", out, "which writes y over x; leave one out"),
+    ):
+        if array is not None:
+            raise ValueError(f"{name} must be None with in_place=True, {why}")
+    one_backend(("x",), (x,))
+    check_writeable("x", x, backend)
 
 
 def common_backend(**arrays: Array | None) -> Backend:
@@ -99,10 +139,10 @@ def check_real(name: str, value: Any, *, least: float = -math.inf, below: float 
         raise ValueError(f"{name} must be a finite number{bounds}, got {value!r}")
 
 
-def dtype_argument(dtype: Any, choices: Sequence[str]) -> str:
+def dtype_argument(dtype: Any, choices: Sequence[str], argument: str = "dtype") -> str:
     """The name of a dtype that was given by name, as a NumPy dtype, or as a scalar type."""
     name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or getattr(dtype, "__name__", repr(dtype))
-    check_choice("dtype", name, choices)
+    check_choice(argument, name, choices)
     return str(name)
 
 
@@ -127,16 +167,18 @@ def check_input(x: Array, axis: int | tuple[int, ...], features: tuple[int, ...]
         raise ValueError(f"x must have {features} features at axis {axis}, got shape {tuple(x.shape)}")
 
 
-def check_parameter(name: str, array: Array | None, x: Array, layout: Layout) -> None:
-    """A parameter or running array, if given: its shape and dtype follow from x."""
+def check_parameter(name: str, array: Array | None, x: Array, layout: Layout, *, wider: bool = False) -> None:
+    """A parameter or running array, if given: its shape and dtype follow from x; or it may be float64 (`wider`)."""
     if array is None:
         return
     if tuple(array.shape) != layout.parameters:
         raise ValueError(f"{name} must have shape {layout.parameters}, got {tuple(array.shape)}")
     if array.dtype is x.dtype is _FLOAT32:
         return
-    if dtype_name(array) != (dtype := parameter_dtype(dtype_name(x))):
-        raise TypeError(f"{name} must be {dtype} for {dtype_name(x)} x, got {dtype_name(array)}; convert it")
+    found, dtype = dtype_name(array), parameter_dtype(dtype_name(x))
+    if found != dtype and not (wider and found == "float64"):
+        also = " or float64" if wider and dtype == "float32" else ""
+        raise TypeError(f"{name} must be {dtype}{also} for {dtype_name(x)} x, got {found}; convert it")
 
 
 def check_running(
@@ -150,10 +192,13 @@ def check_running(
             raise ValueError("train=False needs running_mean and running_var, got None; pass them, or train=True")
         return False
     for name, array in (("running_mean", mean), ("running_var", var)):
-        check_parameter(name, array, x, layout)
+        check_parameter(name, array, x, layout, wider=True)
         if train:
             check_writeable(name, array, backend)
             check_apart(name, array, {"x": x}, backend)
+    if dtype_name(mean) != dtype_name(var):
+        both = f"{dtype_name(mean)} and {dtype_name(var)}"
+        raise TypeError(f"running_mean and running_var must have one dtype, got {both}; convert one")
     if train:
         check_apart("running_mean", mean, {"running_var": var}, backend)
     return True

@@ -1,16 +1,15 @@
 """The four ways of a batch-norm call to the backend's ops, and what its backward remembers of it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from . import ghost as ghosts
-from . import reference
-from .backend import Array, Backend
-from .layout import Layout, contiguous
-
-Reduce = Callable[[Array], Array]
-
+from . import in_place as in_places
+from . import ranks, reference
+from . import renorm as renorms
+from .backend import Array, Backend, dtype_name
+from .layout import Layout
+from .ranks import Reduce
 
 # What the backward needs of one segment: mean, rstd and, of the elements that they came from, the number, each
 # `(groups * parts, channels)`, and `active`. There is no number where they are constants.
@@ -32,8 +31,8 @@ class BatchNormCache:
 
     backend: Backend
     layout: Layout
-    x: Array
-    x_view: Array | None  # None where the forward wrote y over x
+    x: Array  # y, where the forward is in place
+    x_view: Array | None  # None where the forward wrote y over x and cannot recover that
     gamma: Array | None
     beta: Array | None
     mask: Array | None
@@ -42,6 +41,8 @@ class BatchNormCache:
     reduce: Reduce | None
     segments: tuple[ghosts.Segment, ...]  # none where the batch is whole
     statistics: tuple[Statistics, ...] | Constants
+    in_place: bool
+    renorm: renorms.Correction | None = None
 
 
 def train_batch(
@@ -54,12 +55,15 @@ def train_batch(
     out: Array | None,
 ) -> Array:
     """y, as all four ways leave it; the statistics go into the cache."""
+    own = running
+    if running[0] is not None and running[0].dtype is not cache.x.dtype and _wider(running[0], cache.x):
+        own = (None, None)
     y, moments, rstd, active = cache.backend.batch_norm_train(
         cache.x_view,
         cache.gamma,
         cache.beta,
-        running[0],
-        running[1],
+        own[0],
+        own[1],
         decay=decay,
         eps=eps,
         correction=correction,
@@ -68,8 +72,19 @@ def train_batch(
         activation=cache.activation,
         out=out,
     )
+    if own is not running:
+        reference.move_running(cache.backend.xp, *running, moments, decay=decay, correction=correction)
     cache.statistics = ((moments.mean, rstd, moments.count, active),)
     return y
+
+
+def _wider(running: Array, x: Array) -> bool:
+    """Whether a running array has more digits than the op, which goes by the dtype of x, takes."""
+    return dtype_name(running) == "float64" != dtype_name(x)
+
+
+def _parameter_dtype(xp: Any, x: Array) -> Any:
+    return xp.float64 if dtype_name(x) == "float64" else xp.float32
 
 
 def train_ghosts(
@@ -143,16 +158,20 @@ def _backward(
     statistics: Statistics,
     out: Array | None,
 ) -> reference.BatchNormBackward:
-    backend, activation = cache.backend, cache.activation
+    backend, activation, xp = cache.backend, cache.activation, cache.backend.xp
     mean, rstd, number, active = statistics
+    if cache.renorm is not None:
+        gamma, beta = renorms.parameters(xp, cache.renorm, gamma, beta, _parameter_dtype(xp, x))
+    if cache.in_place:
+        gamma, mean, rstd = in_places.substitutes(xp, gamma, beta, rstd, _parameter_dtype(xp, x))
     sums = None
     if cache.reduce is not None:
         sums = backend.batch_norm_gradient_sums(
             dy, x, gamma, beta, mean, rstd, mask=mask, activation=activation, active=active
         )
-        summed = _reduced(backend.xp, cache.reduce, backend.xp.stack(sums))
+        summed = ranks.reduced(xp, cache.reduce, xp.stack(sums))
         sums = (summed[0, ...], summed[1, ...])
-    return backend.batch_norm_backward(
+    grads = backend.batch_norm_backward(
         dy,
         x,
         gamma,
@@ -168,54 +187,43 @@ def _backward(
         residual=cache.has_residual,
         out=out,
     )
+    return grads if cache.renorm is None else renorms.gradients(xp, cache.renorm, grads)
 
 
 @reference.quiet
-def train_over_ranks(
+def train_by_moments(
     cache: BatchNormCache,
     running: tuple[Array | None, Array | None],
     residual: Array | None,
     eps: float,
     decay: float,
     correction: int,
-    reduce: Reduce,
+    renorm: tuple[float, float] | None,
     out: Array | None,
 ) -> Array:
-    """Statistics by two sums over the ranks: of counts and means, then of squared distances from the common mean."""
-    backend, xp, x = cache.backend, cache.backend.xp, cache.x_view
-    mask = mask_view(cache)
-    count, mean, m2 = backend.batch_norm_moments(x, mask=mask)
-    summed = _reduced(xp, reduce, xp.stack([count, count * mean]))
-    total = summed[0, ...]
-    known = total > 0
-    n = xp.where(known, total, xp.ones_like(total))
-    common = summed[1, ...] / n
-    away = mean - common
-    summed = _reduced(xp, reduce, xp.stack([count * away, m2 + count * away**2]))
-    common = common + summed[0, ...] / n  # the second look makes it exact for a constant channel
-    moments = reference.Moments(total, common, summed[1, ...])
+    """The moments first, by all ranks where those reduce, then y, which may be written over x."""
+    backend, xp, x, mask = cache.backend, cache.backend.xp, cache.x_view, mask_view(cache)
+    if cache.reduce is None:
+        moments = backend.batch_norm_moments(x, mask=mask)
+    else:
+        moments = ranks.moments(backend, x, mask, cache.reduce)
     var = reference.variance(xp, moments, 0)
     rstd = reference.reciprocal_std(xp, var, eps)
     if mask is not None:  # of a channel that the mask hides wholly, beta is all that is left
+        known = moments.count > 0
         rstd = xp.where(known, rstd, xp.zeros_like(rstd))
         x = xp.where(known[:, None, :, None], x, xp.zeros_like(x))
+    gamma, beta = cache.gamma, cache.beta
+    if renorm is not None:
+        cache.renorm = renorms.correction(xp, moments, running, eps, renorm)
+        gamma, beta = renorms.parameters(xp, cache.renorm, gamma, beta, _parameter_dtype(xp, x))
     y, active = backend.batch_norm_inference(
-        x, cache.gamma, cache.beta, common, var, eps=eps, residual=residual, activation=cache.activation, out=out
+        x, gamma, beta, moments.mean, var, eps=eps, residual=residual, activation=cache.activation, out=out
     )
     if running[0] is not None:
         reference.move_running(xp, *running, moments, decay=decay, correction=correction)
-    cache.statistics = ((common, rstd, total, active),)
+    cache.statistics = ((moments.mean, rstd, moments.count, active),)
     return y
-
-
-def _reduced(xp: Any, reduce: Reduce, part: Array) -> Array:
-    summed = reduce(part)
-    if tuple(getattr(summed, "shape", ())) != tuple(part.shape):
-        raise ValueError(
-            f"reduce must return an array of shape {tuple(part.shape)} as it was given, got "
-            f"{tuple(summed.shape) if hasattr(summed, 'shape') else type(summed).__name__}"
-        )
-    return contiguous(xp, xp.astype(summed, xp.float64, copy=False), tuple(part.shape))
 
 
 def infer(
@@ -248,6 +256,12 @@ def statistics_of(cache: BatchNormCache) -> tuple[Statistics, ...]:
     xp = cache.backend.xp
     mean, var, eps, active = cache.statistics
     return ((xp.astype(mean, xp.float64), reference.reciprocal_std(xp, var, eps), None, active),)
+
+
+def seen(cache: BatchNormCache) -> bool:
+    """Whether any rank of a synchronous training had an element; waits for a device."""
+    number = None if isinstance(cache.statistics, Constants) else cache.statistics[0][2]
+    return number is not None and 0 not in number.shape and float(cache.backend.xp.max(number)) > 0
 
 
 def mask_view(cache: BatchNormCache) -> Array | None:

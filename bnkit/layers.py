@@ -5,6 +5,7 @@ of replicas may share its (rows, features) input between them.
 """
 
 import copy
+import itertools
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from .batch_norm_layer import BatchNorm as BatchNorm
 from .init import Init, draw_weights
 
 Arrays = dict[str, Array]
+_KEEP = (BatchNorm, Dropout, ReLU, Sigmoid, Tanh)  # they return what their backward reads, or in inference their input
 
 
 class Layer(Protocol):
@@ -106,7 +108,8 @@ class Sequential:
     """Layers one after the other; parameters, state and gradients are named "0.weight", "1.gamma", …
 
     `params` and `state` are new dictionaries of the layers' own arrays: write into the arrays to change them.
-    A ReLU that follows a BatchNorm is done by the same op, in one pass.
+    A ReLU that follows a BatchNorm is done by the same op, in one pass, but after one that is in place, which must not
+    follow a layer that keeps what it returns.
     """
 
     def __init__(self, *layers: Layer) -> None:
@@ -116,6 +119,7 @@ class Sequential:
             if not (hasattr(layer, "forward") and hasattr(layer, "backward")):
                 raise TypeError(f"layers must have forward and backward, got {layer!r}; pass them one by one")
         self.layers = layers
+        _check_in_place(_leaves(self))
 
     @property
     def params(self) -> Arrays:
@@ -138,7 +142,7 @@ class Sequential:
             if not self._is_fused(i):
                 x, cache = (_with_relu(layer) if self._is_fused(i + 1) else layer).forward(x, train=train, key=key)
             caches.append(cache)
-            key = None if key is None else (key[0], key[1] + _leaves(layer), key[2])
+            key = None if key is None else (key[0], key[1] + len(_leaves(layer)), key[2])
         return x, caches
 
     def backward(self, dy: Array, cache: list[Any]) -> tuple[Array, Arrays]:
@@ -165,7 +169,7 @@ class Sequential:
         if not 0 < i < len(self.layers) or type(self.layers[i]) is not ReLU:
             return False
         before = self.layers[i - 1]
-        return type(before) is BatchNorm and before.activation is None
+        return type(before) is BatchNorm and before.activation is None and not before.in_place
 
 
 def _with_relu(layer: Layer) -> Layer:
@@ -175,8 +179,18 @@ def _with_relu(layer: Layer) -> Layer:
     return fused
 
 
-def _leaves(layer: Layer) -> int:
-    return sum(map(_leaves, layer.layers)) if isinstance(layer, Sequential) else 1
+def _leaves(layer: Layer) -> list[Layer]:
+    return [leaf for own in layer.layers for leaf in _leaves(own)] if isinstance(layer, Sequential) else [layer]
+
+
+def _check_in_place(leaves: Sequence[Layer]) -> None:
+    """No batch norm writes over what the layer before it keeps, or hands through."""
+    for before, layer in itertools.pairwise(leaves):
+        if isinstance(layer, BatchNorm) and layer.in_place and isinstance(before, _KEEP):
+            raise ValueError(
+                f"layers must not have a BatchNorm with in_place=True after {type(before).__name__}, whose backward "
+                f"needs what that writes over; use in_place=False"
+            )
 
 
 def per_replica(name: str, value: Any, replicas: int | None) -> list[Any]:

@@ -18,7 +18,10 @@ from .reference import quiet
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {"relu": ReLU, "sigmoid": Sigmoid, "tanh": Tanh}
 _CONFIG = {"sizes", "batch_norm", "activation", "bias", "init", "dropout", "weight_decay", "replicas", "seed", "dtype"}
 _BLOCK = 8192  # rows of a forward in `accuracy`
-BATCH_NORM_OPTIONS = ("decay", "eps", "correction", "affine", "track", "ghost")
+BATCH_NORM_OPTIONS = (
+    *("decay", "eps", "correction", "affine", "track", "ghost"),
+    *("renorm", "in_place", "statistics_dtype"),
+)
 
 
 class MLP:
@@ -72,7 +75,7 @@ class MLP:
         if not isinstance(batch_norm, (bool, Mapping)):
             raise TypeError(f"batch_norm must be a bool or a dictionary of options, got {batch_norm!r}")
         given = batch_norm if isinstance(batch_norm, Mapping) else {}
-        options = {k: v.item() if hasattr(v, "item") else v for k, v in given.items()}  # plain, as JSON takes them
+        options = {k: _plain(v) for k, v in given.items()}
         if unknown := options.keys() - set(BATCH_NORM_OPTIONS):
             raise ValueError(f"batch_norm takes {', '.join(BATCH_NORM_OPTIONS)}, got {', '.join(sorted(unknown))}")
         normalized = isinstance(batch_norm, Mapping) or batch_norm
@@ -120,6 +123,11 @@ class MLP:
     def state(self) -> Arrays:
         """As `params`, of the running statistics."""
         return self.network.state
+
+    @property
+    def norms(self) -> list[BatchNorm]:
+        """The batch norms among the layers of `network`."""
+        return [layer for layer in self.network.layers if isinstance(layer, BatchNorm)]
 
     @quiet
     def predict(self, x: Array) -> Array:
@@ -261,6 +269,13 @@ class MLP:
 def is_mapped(a: Array) -> bool:
     """Whether `a` lies in a file, and may be larger than memory."""
     return isinstance(a, np.memmap)
+
+
+def _plain(value: Any) -> Any:
+    """An option as JSON takes it and gives it back."""
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    return value.item() if hasattr(value, "item") else value
 
 
 def _prefixed(prefix: str, arrays: Mapping[str, Array]) -> Arrays:

@@ -136,7 +136,7 @@ def _epoch(
     if isinstance(source, Rows) and model.replicas is not None and type(model) is MLP:  # a subclass may keep more
         products = source.x.shape[0] * sum(inputs * outputs for inputs, outputs in itertools.pairwise(model.sizes))
         parts = lockstep.cuts(model.backend, model.replicas, products)
-    if len(parts) < 2:
+    if len(parts) < 2 or any(norm.reduce is not None for norm in model.norms):  # ranks must reduce in one order
         return _train(model, optimizer, source.epoch(epoch, model), step, measured)
     models, optimizers = [model.part(p) for p in parts], [optimizer.part(model.params, p) for p in parts]
     tasks = [

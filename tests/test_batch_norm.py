@@ -341,5 +341,5 @@ def test_train_has_no_default_and_options_are_given_by_name() -> None:
     defaults = {n: p.default for n, p in signature.items() if p.kind is p.KEYWORD_ONLY and n != "train"}
     assert defaults == {
         "axis": 1, "decay": 0.9, "eps": 1e-5, "correction": 1, "mask": None, "residual": None, "activation": None,
-        "ghost": None, "reduce": None, "out": None,
+        "ghost": None, "reduce": None, "renorm": None, "in_place": False, "out": None,
     }  # fmt: skip

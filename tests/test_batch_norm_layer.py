@@ -116,6 +116,32 @@ def test_count_moves_in_training_alone_and_not_for_empty_or_refused_batches(back
     assert int(count) == 1
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"decay": None}, {"ghost": 3}, {"renorm": (3, 5)}, {"in_place": True}], ids=str
+)
+def test_an_empty_batch_has_an_empty_y_and_gradients_of_zero(options: dict[str, Any], backend: Backend) -> None:
+    layer = bnkit.BatchNorm(5, backend=backend, **options)
+    x = backend.asarray(random(0, 5))
+    y, cache = layer.forward(x, train=True)
+    dx, grads = layer.backward(x, cache)
+    assert tuple(y.shape) == tuple(dx.shape) == (0, 5)
+    for gradient in grads.values():
+        np.testing.assert_array_equal(backend.to_numpy(gradient), np.zeros(5))
+    for name, value in (("running_mean", 0), ("running_var", 1)):
+        np.testing.assert_array_equal(backend.to_numpy(layer.state[name]), np.full(5, value))
+    assert int(layer.state["count"]) == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"renorm": (3, 5)}, {"in_place": True}], ids=str)
+def test_a_batch_of_one_is_refused_and_moves_nothing(options: dict[str, Any], backend: Backend) -> None:
+    layer, x = bnkit.BatchNorm(5, backend=backend, **options), backend.asarray(random(1, 5))
+    with pytest.raises(ValueError, match="x must have more than 1 element a channel to move running_var"):
+        layer.forward(x, train=True)
+    np.testing.assert_array_equal(backend.to_numpy(x), random(1, 5))
+    np.testing.assert_array_equal(backend.to_numpy(layer.state["running_mean"]), np.zeros(5))
+    assert int(layer.state["count"]) == 0
+
+
 def test_affine_off_has_no_parameters_and_no_gradients(backend: Backend) -> None:
     layer = bnkit.BatchNorm(5, affine=False, backend=backend)
     x = backend.asarray(random(7, 5))

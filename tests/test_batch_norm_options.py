@@ -90,6 +90,31 @@ def test_a_wholly_masked_channel_gives_beta_and_moves_nothing(
     assert np.isfinite(backend.to_numpy(y)).all()
 
 
+@pytest.mark.parametrize("hidden", [np.nan, np.inf])
+def test_a_ghost_batch_that_the_mask_hides_wholly_gives_beta_and_keeps_out_of_the_mean(
+    hidden: float, backend: Backend
+) -> None:
+    x, mask, small = random(9, 4), random(9, 4, seed=1) > -2, parameters(4)
+    x[3:6, 1], mask[3:6, 1] = hidden, False
+    x[:, 2], mask[:, 2] = hidden, False
+    residual, dy = random(9, 4, seed=3), np.where(mask, random(9, 4, seed=2), 0)
+    results = []
+    for data in (x, np.where(x == x, np.clip(x, -100, 100), 0.5)):
+        there = [backend.asarray(a.copy()) for a in small]
+        options = {"mask": backend.asarray(mask), "residual": backend.asarray(residual), "activation": "relu"}
+        y, cache = bnkit.batch_norm(backend.asarray(data), *there, train=True, ghost=3, **options)
+        grads = bnkit.batch_norm_backward(backend.asarray(dy), cache)
+        results.append([backend.to_numpy(a) for a in (y, *there[2:], *grads)])
+    for got, want in zip(*results, strict=True):
+        np.testing.assert_array_equal(got, want)
+    y, mean, var = results[0][:3]
+    np.testing.assert_array_equal(y[:, 2], np.maximum(small[1][2] + residual[:, 2], 0))
+    np.testing.assert_array_equal(y[3:6, 1], np.maximum(small[1][1] + residual[3:6, 1], 0))
+    assert (mean[2], var[2]) == (small[2][2], small[3][2])
+    part_means = [np.mean(x[rows, 1], where=mask[rows, 1]) for rows in (slice(0, 3), slice(6, 9))]
+    np.testing.assert_allclose(mean[1], 0.9 * small[2][1] + 0.1 * np.mean(part_means), **EXACT)
+
+
 def test_nan_under_the_mask_spoils_neither_statistics_nor_gradients(backend: Backend) -> None:
     x, small = random(7, 4), parameters(4)
     mask = random(7, 4, seed=1) > 0

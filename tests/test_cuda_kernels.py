@@ -69,3 +69,32 @@ def test_batch_norm_runs_on_the_kernels() -> None:
         if expected is not None:
             # A few roundings of float32, at sums of 64 terms.
             np.testing.assert_allclose(host.to_numpy(got), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"in_place": True},
+        {"in_place": True, "ghost": 16},
+        {"renorm": (1.5, 0.5)},
+        {"renorm": (1.5, 0.5), "activation": "relu", "reduce": lambda a: a * 1.0},
+        {"mask": np.arange(64) % 3 > 0, "in_place": True},
+        {},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("statistics", ["float32", "float64"])
+def test_options_that_are_composed_of_ops_run_on_the_kernels(options: dict[str, Any], statistics: str) -> None:
+    results = []
+    for backend in (bnkit.get_backend("cuda_host"), bnkit.get_backend("numpy")):
+        x = np.random.default_rng(0).normal(size=(64, 12)).astype(np.float32)
+        arrays = [np.float32(np.linspace(0.5, 2, 12)), np.float32(np.linspace(-1, 1, 12))]
+        arrays += [np.full(12, 0.1, statistics), np.full(12, 0.5, statistics)]
+        there = [backend.asarray(a) for a in (x, *arrays)]
+        own = {k: backend.asarray(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
+        y, cache = bnkit.batch_norm(*there, train=True, **own)
+        grads = bnkit.batch_norm_backward(backend.asarray(np.float32(np.sin(np.arange(768.0)).reshape(64, 12))), cache)
+        results.append([backend.to_numpy(a) for a in (y, *there[3:], *grads[:3])])
+    for got, want in zip(*results):
+        # A few roundings of float32, at sums of 64 terms.
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)

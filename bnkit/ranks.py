@@ -1,0 +1,35 @@
+"""Moments of a batch of which every rank holds a part: synchronous batch norm."""
+
+from collections.abc import Callable
+from typing import Any
+
+from . import reference
+from .backend import Array, Backend
+from .layout import contiguous
+
+Reduce = Callable[[Array], Array]
+
+
+@reference.quiet
+def moments(backend: Backend, x: Array, mask: Array | None, reduce: Reduce) -> reference.Moments:
+    """By two sums over the ranks: of counts and means, then of squared distances from the common mean."""
+    xp = backend.xp
+    count, mean, m2 = backend.batch_norm_moments(x, mask=mask)
+    summed = reduced(xp, reduce, xp.stack([count, count * mean]))
+    total = summed[0, ...]
+    n = xp.where(total > 0, total, xp.ones_like(total))
+    common = summed[1, ...] / n
+    away = mean - common
+    summed = reduced(xp, reduce, xp.stack([count * away, m2 + count * away**2]))
+    common = common + summed[0, ...] / n  # the second look makes it exact for a constant channel
+    return reference.Moments(total, common, summed[1, ...])
+
+
+def reduced(xp: Any, reduce: Reduce, part: Array) -> Array:
+    summed = reduce(part)
+    if tuple(getattr(summed, "shape", ())) != tuple(part.shape):
+        raise ValueError(
+            f"reduce must return an array of shape {tuple(part.shape)} as it was given, got "
+            f"{tuple(summed.shape) if hasattr(summed, 'shape') else type(summed).__name__}"
+        )
+    return contiguous(xp, xp.astype(summed, xp.float64, copy=False), tuple(part.shape))
