@@ -1,4 +1,4 @@
-"""The layer `BatchNorm`: batch norm with its parameters and its running statistics."""
+"""The layer `BatchNorm`: batch norm with its parameters, its running statistics and what of them is frozen."""
 
 from typing import Any
 
@@ -87,7 +87,9 @@ class BatchNorm:
         self._buffers = Buffers() if reuse and ghost is None else None  # ghost batches join their results anyway
         backend = get_backend(backend)
         self.params: Arrays = {}
+        self.frozen: Arrays = {}
         self.state: Arrays = {}
+        self._keeps_statistics = False
         if affine:
             self.params = {
                 "gamma": backend.asarray(np.ones(shape, kind)),
@@ -121,13 +123,15 @@ class BatchNorm:
             decay = 0.0 if count is None else float(count / (count + 1))
         if out is None and self._buffers is not None and not self.in_place:
             out = self._buffers.like(x)
+        moves = train and not self._keeps_statistics
+        parameters = self.params or self.frozen
         y, cache = batch_norm(
             x,
-            self.params.get("gamma"),
-            self.params.get("beta"),
+            parameters.get("gamma"),
+            parameters.get("beta"),
             self.state.get("running_mean"),
             self.state.get("running_var"),
-            train=train if self.state else True,
+            train=moves if self.state else True,
             axis=self.axis,
             decay=decay,
             eps=self.eps,
@@ -141,7 +145,7 @@ class BatchNorm:
             in_place=self.in_place,
             out=out,
         )
-        if train and count is not None and (0 not in x.shape or (self.reduce is not None and seen(cache))):
+        if moves and count is not None and (0 not in x.shape or (self.reduce is not None and seen(cache))):
             count[...] = count.item() + 1  # `+= 1` takes ten times as long
         return y, cache
 
@@ -163,3 +167,32 @@ class BatchNorm:
         dx, dgamma, dbeta, dresidual = batch_norm_backward(dy, cache, out=out)
         grads = {"gamma": dgamma, "beta": dbeta} if self.params else {}
         return (dx, grads) if dresidual is None else (dx, grads, dresidual)
+
+    def freeze(self, *, parameters: bool = True, statistics: bool = True) -> None:
+        """Keep gamma and beta, the running statistics, or both as they are, until `unfreeze`.
+
+        Frozen parameters stand in `frozen` and not in `params`, and backward returns no gradients of them, so an
+        optimizer neither moves nor decays them. With frozen statistics training is as inference: it normalizes by the
+        running ones, which with `count` stay. What is frozen is saved as if it were not, and a file does not tell.
+        ValueError where there are no running statistics.
+        """
+        checks.check_bool("parameters", parameters)
+        checks.check_bool("statistics", statistics)
+        if statistics and not self.state:
+            raise ValueError("statistics must be False for a layer with track=False, got True; it has none to freeze")
+        if parameters and self.params:
+            self.params, self.frozen = {}, self.params
+        self._keeps_statistics = self._keeps_statistics or bool(statistics)
+
+    def unfreeze(self, *, parameters: bool = True, statistics: bool = True) -> None:
+        """The inverse of `freeze`."""
+        checks.check_bool("parameters", parameters)
+        checks.check_bool("statistics", statistics)
+        if parameters and self.frozen:
+            self.params, self.frozen = self.frozen, {}
+        self._keeps_statistics = self._keeps_statistics and not statistics
+
+    @property
+    def moves_statistics(self) -> bool:
+        """Whether training moves the running statistics: there are some, and they are not frozen."""
+        return bool(self.state) and not self._keeps_statistics

@@ -109,7 +109,7 @@ class Sequential:
 
     `params` and `state` are new dictionaries of the layers' own arrays: write into the arrays to change them.
     A ReLU that follows a BatchNorm is done by the same op, in one pass, but after one that is in place, which must not
-    follow a layer that keeps what it returns.
+    follow a layer that keeps what it returns. The parameters of frozen batch norms stand in `frozen`.
     """
 
     def __init__(self, *layers: Layer) -> None:
@@ -128,6 +128,10 @@ class Sequential:
     @property
     def state(self) -> Arrays:
         return _named([layer.state for layer in self.layers])
+
+    @property
+    def frozen(self) -> Arrays:
+        return _named([getattr(layer, "frozen", {}) for layer in self.layers])
 
     def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, list[Any]]:
         """y, and the caches of the layers.

@@ -29,6 +29,8 @@ def part(network: Sequential, replicas: slice) -> Sequential:
 def _part(layer: Any, replicas: slice) -> Any:
     own = copy.copy(layer)
     own.params = {name: p[replicas, ...] for name, p in layer.params.items()}
+    if getattr(layer, "frozen", None):
+        own.frozen = {name: p[replicas, ...] for name, p in layer.frozen.items()}
     own.state = {name: a[replicas, ...] for name, a in layer.state.items() if name != "count"}
     if "count" in layer.state:
         count = layer.state["count"]

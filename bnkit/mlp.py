@@ -28,7 +28,8 @@ class MLP:
     """A classifier with softmax cross-entropy, or `replicas` of them trained in lockstep as one batched program.
 
     - sizes: (inputs, hidden, …, classes).
-    - batch_norm: whether it stands before each activation, or a dictionary of BatchNorm's options.
+    - batch_norm: whether it stands before each activation, or a dictionary of BatchNorm's options. What is frozen of
+      the layers of `network` is in neither `params` nor the gradients; a file holds it and does not tell.
     - activation: "relu", "sigmoid" or "tanh". bias=False leaves the bias out where batch norm follows.
     - init: "he", "xavier", a standard deviation, or one a replica. seed: an int, or one a replica.
     - dropout: the probability that a hidden value is dropped in training.
@@ -214,15 +215,20 @@ class MLP:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Copies of params and state on the host, as "params/0.weight" and "state/1.count"."""
-        named = {**_prefixed("params", self.params), **_prefixed("state", self.state)}
+        named = self._own()
         return {k: v.copy() if isinstance(v, np.ndarray) else self.backend.to_numpy(v) for k, v in named.items()}
 
     def set_arrays(self, arrays: Mapping[str, np.ndarray], *, source: str) -> None:
         """Write into params and state what `arrays` returned of a network with the same config."""
-        own: Arrays = {**_prefixed("params", self.params), **_prefixed("state", self.state)}
+        own = self._own()
         checkpoint.check_names(own, arrays, source)
         for name, array in own.items():
             array[...] = arrays[name] if isinstance(array, np.ndarray) else self.backend.asarray(arrays[name])
+
+    def _own(self) -> Arrays:
+        """Params, frozen or not, and state, by the names of a file."""
+        params = {**self.params, **self.network.frozen}
+        return {**_prefixed("params", params), **_prefixed("state", self.state)}
 
     def _weights(self) -> Arrays:
         return {name: p for name, p in self.params.items() if name.endswith(".weight")}

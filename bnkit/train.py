@@ -202,7 +202,7 @@ def _test_set(model: MLP, test: Any) -> dict[str, tuple[Array, Array]]:
 
 def _check_last_batch(model: MLP, rows: int, batch_size: int) -> None:
     """Batch norm that moves a running variance with correction 1 cannot train on a batch of one row."""
-    if not any(name.endswith("running_var") for name in model.state):
+    if not any(norm.moves_statistics for norm in model.norms):
         return
     options = model.config["batch_norm"]
     options = options if isinstance(options, dict) else {}
