@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from . import checks
 from . import ghost as ghosts
 from . import in_place as in_places
-from .backend import Array, Backend, known_backends
+from .backend import Array, Backend, dtype_name, known_backends
 from .dispatch import (
     BatchNormCache,
     backward_batch,
@@ -82,16 +82,10 @@ def batch_norm(
     backend = known_backends.get(type(x)) or checks.one_backend(("x",), (x,))
     xp = backend.xp
     checks.check_options(
-        train=train,
-        decay=decay,
-        eps=eps,
-        correction=correction,
-        activation=activation,
-        ghost=ghost,
-        reduce=reduce,
-        renorm=renorm,
-        in_place=in_place,
+        train=train, decay=decay, eps=eps, correction=correction, activation=activation, ghost=ghost, reduce=reduce
     )
+    if renorm is not None or in_place is not False:
+        checks.check_composed(renorm=renorm, in_place=in_place, ghost=ghost, activation=activation)
     layout = backend.layout(x, axis)
     parameters = (gamma, beta, running_mean, running_var)
     tracked = running_mean is not None and running_var is not None
@@ -102,6 +96,7 @@ def batch_norm(
     if mask is ghost is None and not in_place and (tracked or (train and running_mean is running_var)):
         views = backend.plain_views(x, (residual, None if over_x else out), parameters, copies, layout)
     plain = views is not None
+    apart = False  # whether the running arrays have more digits than an op takes
     if views is None:
         if in_place:
             checks.check_in_place(backend, x, residual, out)
@@ -109,6 +104,7 @@ def batch_norm(
         options: dict[str, Any] = {"train": train, "axis": axis, "ghost": ghost, "over_x": over_x}
         layout, mask = _checked(backend, x, *parameters, mask, residual, out, **options)
         segments = ghosts.segments(layout, x.shape[layout.batch], ghost if train else None)
+        apart = tracked and checks.parameter_dtype(dtype_name(x)) != dtype_name(running_mean)
         views = _views(backend, layout, segments, x, residual, out, parameters, copies)
     few = ghost is not None or layout.shape[1] * layout.shape[3] <= correction
     if few and train and tracked and mask is reduce is None:
@@ -134,8 +130,9 @@ def batch_norm(
         reduce if train else None,
         segments,
         (),
-        bool(in_place),
     )
+    if in_place:
+        cache.in_place = True
     if not train:
         y = infer(cache, (mean, var), residual_view, float(eps), out_view)
     elif segments:
@@ -143,7 +140,7 @@ def batch_norm(
     elif in_place or reduce is not None or renorm is not None:
         y = train_by_moments(cache, (mean, var), residual_view, float(eps), float(decay), correction, renorm, out_view)
     else:
-        y = train_batch(cache, (mean, var), residual_view, float(eps), float(decay), correction, out_view)
+        y = train_batch(cache, (mean, var), residual_view, float(eps), float(decay), correction, out_view, apart)
     if train and tracked and not plain:
         pairs: tuple[Any, ...] = ((running_mean, mean), (running_var, var))
         for own, moved in pairs:

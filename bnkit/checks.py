@@ -20,16 +20,7 @@ def parameter_dtype(dtype: str) -> str:
 
 
 def check_options(
-    *,
-    train: Any,
-    decay: Any,
-    eps: Any,
-    correction: Any,
-    activation: Any,
-    ghost: Any,
-    reduce: Any,
-    renorm: Any,
-    in_place: Any,
+    *, train: Any, decay: Any, eps: Any, correction: Any, activation: Any, ghost: Any, reduce: Any
 ) -> None:
     """The options of `batch_norm`; those of the types that nearly every call has are told good at once."""
     if (
@@ -40,8 +31,7 @@ def check_options(
         and type(correction) is int
         and 0 <= correction <= 1
         and (activation is None or (type(activation) is str and activation == "relu"))
-        and ghost is reduce is renorm is None
-        and in_place is False
+        and ghost is reduce is None
     ):
         return
     check_bool("train", train)
@@ -58,6 +48,10 @@ def check_options(
         raise TypeError(f"reduce must be a function of an array, got {type(reduce).__name__}")
     if ghost is not None and reduce is not None:
         raise ValueError("ghost and reduce must not be given together; leave one out")
+
+
+def check_composed(*, renorm: Any, in_place: Any, ghost: Any, activation: Any) -> None:
+    """The options of `batch_norm` that most calls do not have, and what does not go with them."""
     if renorm is not None:
         check_renorm(renorm)
     check_bool("in_place", in_place)

@@ -41,7 +41,7 @@ class BatchNormCache:
     reduce: Reduce | None
     segments: tuple[ghosts.Segment, ...]  # none where the batch is whole
     statistics: tuple[Statistics, ...] | Constants
-    in_place: bool
+    in_place: bool = False
     renorm: renorms.Correction | None = None
 
 
@@ -53,11 +53,10 @@ def train_batch(
     decay: float,
     correction: int,
     out: Array | None,
+    apart: bool,
 ) -> Array:
-    """y, as all four ways leave it; the statistics go into the cache."""
-    own = running
-    if running[0] is not None and running[0].dtype is not cache.x.dtype and _wider(running[0], cache.x):
-        own = (None, None)
+    """y, as all four ways leave it; the statistics go into the cache. `apart`: no op moves these running arrays."""
+    own = (None, None) if apart else running
     y, moments, rstd, active = cache.backend.batch_norm_train(
         cache.x_view,
         cache.gamma,
@@ -72,15 +71,10 @@ def train_batch(
         activation=cache.activation,
         out=out,
     )
-    if own is not running:
+    if apart:
         reference.move_running(cache.backend.xp, *running, moments, decay=decay, correction=correction)
     cache.statistics = ((moments.mean, rstd, moments.count, active),)
     return y
-
-
-def _wider(running: Array, x: Array) -> bool:
-    """Whether a running array has more digits than the op, which goes by the dtype of x, takes."""
-    return dtype_name(running) == "float64" != dtype_name(x)
 
 
 def _parameter_dtype(xp: Any, x: Array) -> Any:
