@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_host.compiler import missing_compiler
-from cuda_host.host_backend import LIMITS, TWO_READS, CudaHostBackend
+from cuda_host.host_backend import DEVICES, CudaHostBackend, needs_compiler
 from cuda_host.schedules import PARALLEL, same_in_every_schedule, use_schedule
 
 import bnkit
@@ -14,12 +13,12 @@ from bnkit.backend import Backend
 from bnkit.testing import backend_checks
 from bnkit.testing.cases import make_data
 
-pytestmark = pytest.mark.skipif(bool(missing_compiler()), reason=missing_compiler())
+pytestmark = needs_compiler
 
 
-@pytest.fixture(scope="module", params=[LIMITS, TWO_READS], ids=["one read", "two reads"])
+@pytest.fixture(scope="module", params=DEVICES)
 def host(request: pytest.FixtureRequest) -> CudaHostBackend:
-    backend = CudaHostBackend(limits=request.param)
+    backend = CudaHostBackend(limits=DEVICES[request.param])
     backend.prebuild()
     return backend
 

@@ -1,13 +1,12 @@
 """The CUDA kernels of batch norm, executed on the CPU, against the formulas: every dtype, layout and way of reading."""
 
-from pathlib import Path
 from typing import Any
 
 import kernel_oracle as oracle
 import ml_dtypes
 import numpy as np
 import pytest
-from cupy_on_host import DEVICES, ONE_READ, TWO_READS, HostOps, needs_compiler, ops_on
+from cuda_host.host_backend import DEVICES, ONE_READ, TWO_READS, OverHost, needs_compiler, ops_on
 
 pytestmark = needs_compiler
 
@@ -15,7 +14,7 @@ Array = np.ndarray[Any, Any]
 AXES = (0, 2)  # of the view (groups, rows, channels, inner)
 DTYPES = [np.dtype(d) for d in ("float16", ml_dtypes.bfloat16, "float32", "float64")]
 # One channel, two rows, primes, whole tiles and a vector more, groups, runs with and without whole vectors, and such
-# whose tiles are cut into parts on the small devices of `cupy_on_host`.
+# whose tiles are cut into parts on the small devices of `cuda_host.host_backend`.
 SHAPES = [
     (1, 2, 1, 1),
     (1, 37, 13, 1),
@@ -36,7 +35,7 @@ def small_arrays(x: Array, rng: np.random.Generator) -> tuple[Array, ...]:
 
 
 def check(
-    ops: HostOps,
+    ops: OverHost,
     shape: tuple[int, ...],
     dtype: Any,
     *,
@@ -82,10 +81,8 @@ def check(
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_training_step_is_that_of_the_formulas(
-    shape: tuple[int, ...], dtype: Any, device: str, cuda_host_folder: Path
-) -> None:
-    check(ops_on(DEVICES[device], cuda_host_folder), shape, dtype)
+def test_a_training_step_is_that_of_the_formulas(shape: tuple[int, ...], dtype: Any, device: str) -> None:
+    check(ops_on(DEVICES[device]), shape, dtype)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -93,28 +90,26 @@ def test_a_training_step_is_that_of_the_formulas(
 @pytest.mark.parametrize("with_residual", [False, True], ids=["alone", "residual"])
 @pytest.mark.parametrize("shape", [(2, 37, 13, 1), (1, 2200, 8, 1), (2, 5, 3, 49), (1, 600, 2, 32)], ids=str)
 def test_a_relu_lets_through_what_the_formulas_do(
-    shape: tuple[int, ...], with_residual: bool, dtype: Any, device: str, cuda_host_folder: Path
+    shape: tuple[int, ...], with_residual: bool, dtype: Any, device: str
 ) -> None:
-    check(ops_on(DEVICES[device], cuda_host_folder), shape, dtype, activation="relu", with_residual=with_residual)
+    check(ops_on(DEVICES[device]), shape, dtype, activation="relu", with_residual=with_residual)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("activation", [None, "relu"])
 @pytest.mark.parametrize("shape", [(2, 37, 13, 1), (1, 3, 2, 5003)], ids=str)
 def test_an_inference_takes_the_statistics_as_constants(
-    shape: tuple[int, ...], activation: str | None, dtype: Any, cuda_host_folder: Path
+    shape: tuple[int, ...], activation: str | None, dtype: Any
 ) -> None:
-    ops = ops_on(TWO_READS, cuda_host_folder)
+    ops = ops_on(TWO_READS)
     check(ops, shape, dtype, train=False, activation=activation, with_residual=activation is not None, mean=0.5)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(1, 37, 13, 1), (1, 2200, 8, 1), (2, 5, 3, 49)], ids=str)
-def test_a_mean_of_ten_thousand_deviations_costs_nothing(
-    shape: tuple[int, ...], dtype: str, device: str, cuda_host_folder: Path
-) -> None:
-    check(ops_on(DEVICES[device], cuda_host_folder), shape, np.dtype(dtype), mean=1e4)
+def test_a_mean_of_ten_thousand_deviations_costs_nothing(shape: tuple[int, ...], dtype: str, device: str) -> None:
+    check(ops_on(DEVICES[device]), shape, np.dtype(dtype), mean=1e4)
 
 
 @pytest.mark.parametrize(
@@ -132,9 +127,9 @@ def test_a_mean_of_ten_thousand_deviations_costs_nothing(
     ids=["a block", "a chip", "a block without cooperation", "two reads"],
 )
 def test_the_cost_rule_reads_once_what_fits(
-    limits: Any, shape: tuple[int, ...], kernels: list[tuple[str, bool]], cuda_host_folder: Path
+    limits: Any, shape: tuple[int, ...], kernels: list[tuple[str, bool]]
 ) -> None:
-    ops = ops_on(limits, cuda_host_folder)
+    ops = ops_on(limits)
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     made = ops.batch_norm_train(x, None, None, None, None, decay=0.9, eps=1e-5, correction=1)
     statistics = (made.moments.mean, made.rstd)

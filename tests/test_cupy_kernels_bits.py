@@ -1,13 +1,12 @@
 """The bits of the CUDA kernels, executed on the CPU: the same in every schedule and place in memory; and NaN."""
 
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
+from cuda_host.host_backend import DEVICES, OverHost, needs_compiler, ops_on
 from cuda_host.schedules import same_in_every_schedule
-from cupy_on_host import DEVICES, HostOps, needs_compiler, ops_on
 from kernel_memory import Memory, is_untouched_around, place, place_nan
 
 pytestmark = needs_compiler
@@ -28,7 +27,7 @@ def inputs(shape: tuple[int, ...], dtype: Any) -> list[Array]:
 
 
 def step(
-    ops: HostOps, x: Array, dy: Array, residual: Array, gamma: Array, beta: Array, *outs: Array | None
+    ops: OverHost, x: Array, dy: Array, residual: Array, gamma: Array, beta: Array, *outs: Array | None
 ) -> tuple[Array, ...]:
     """y, running_mean, running_var, dx, dgamma, dbeta and dresidual of a training step through residual and ReLU."""
     running, (y_out, dx_out) = (gamma - 1, beta + 1), outs or (None, None)
@@ -46,21 +45,17 @@ def assert_same(got: tuple[Array, ...], want: tuple[Array, ...]) -> None:
 @in_both_ways
 @of_every_shape
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_the_order_of_blocks_and_threads_changes_no_bit(
-    shape: tuple[int, ...], dtype: str, device: str, cuda_host_folder: Path
-) -> None:
-    ops, arrays = ops_on(DEVICES[device], cuda_host_folder), inputs(shape, np.dtype(dtype))
+def test_the_order_of_blocks_and_threads_changes_no_bit(shape: tuple[int, ...], dtype: str, device: str) -> None:
+    ops, arrays = ops_on(DEVICES[device]), inputs(shape, np.dtype(dtype))
     same_in_every_schedule(lambda: step(ops, *arrays))
 
 
 @in_both_ways
 @of_every_shape
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_the_place_in_memory_changes_no_bit(
-    shape: tuple[int, ...], dtype: Any, device: str, cuda_host_folder: Path
-) -> None:
+def test_the_place_in_memory_changes_no_bit(shape: tuple[int, ...], dtype: Any, device: str) -> None:
     """An element further than 16 bytes ask for, and with outputs that lie elsewhere than the inputs."""
-    ops, arrays = ops_on(DEVICES[device], cuda_host_folder), inputs(shape, dtype)
+    ops, arrays = ops_on(DEVICES[device]), inputs(shape, dtype)
     want = step(ops, *arrays)
     identity = (0, 1, 2, 3)
     moved = [place(a, Memory(identity, (1,) * 4, (i + 1) * dtype.itemsize)).array for i, a in enumerate(arrays[:3])]
@@ -74,9 +69,9 @@ def test_the_place_in_memory_changes_no_bit(
 
 @in_both_ways
 @of_every_shape
-def test_results_in_place_have_the_same_bits(shape: tuple[int, ...], device: str, cuda_host_folder: Path) -> None:
+def test_results_in_place_have_the_same_bits(shape: tuple[int, ...], device: str) -> None:
     """dx over dy, and in inference y over x."""
-    ops = ops_on(DEVICES[device], cuda_host_folder)
+    ops = ops_on(DEVICES[device])
     x, dy, residual, gamma, beta = inputs(shape, np.float32)
     want = step(ops, x, dy, residual, gamma, beta)
     assert_same(step(ops, x, over := dy.copy(), residual, gamma, beta, None, over), want)
@@ -89,10 +84,8 @@ def test_results_in_place_have_the_same_bits(shape: tuple[int, ...], device: str
 @in_both_ways
 @of_every_shape
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_nan_and_infinity_stay_in_their_channel(
-    shape: tuple[int, ...], bad: float, device: str, cuda_host_folder: Path
-) -> None:
-    ops, arrays = ops_on(DEVICES[device], cuda_host_folder), inputs(shape, np.float32)
+def test_nan_and_infinity_stay_in_their_channel(shape: tuple[int, ...], bad: float, device: str) -> None:
+    ops, arrays = ops_on(DEVICES[device]), inputs(shape, np.float32)
     want = step(ops, *arrays)
     channel = shape[2] // 2
     for row, place_in_row in ((0, 0), (shape[1] // 2, shape[3] // 3), (shape[1] - 1, shape[3] - 1)):
@@ -110,8 +103,8 @@ def test_nan_and_infinity_stay_in_their_channel(
 
 @in_both_ways
 @of_every_shape
-def test_a_constant_channel_gives_beta_exactly(shape: tuple[int, ...], device: str, cuda_host_folder: Path) -> None:
-    ops = ops_on(DEVICES[device], cuda_host_folder)
+def test_a_constant_channel_gives_beta_exactly(shape: tuple[int, ...], device: str) -> None:
+    ops = ops_on(DEVICES[device])
     *_, gamma, beta = inputs(shape, np.float32)
     for constant in (0.1, -7e8, 3e38):
         x = np.full(shape, constant, np.float32)
@@ -122,11 +115,9 @@ def test_a_constant_channel_gives_beta_exactly(shape: tuple[int, ...], device: s
 
 @in_both_ways
 @of_every_shape
-def test_squares_beyond_the_type_and_a_far_first_element_cost_no_digit(
-    shape: tuple[int, ...], device: str, cuda_host_folder: Path
-) -> None:
+def test_squares_beyond_the_type_and_a_far_first_element_cost_no_digit(shape: tuple[int, ...], device: str) -> None:
     """Where sums of x - k in float32 tell nothing, the moments are taken anew in double."""
-    ops = ops_on(DEVICES[device], cuda_host_folder)
+    ops = ops_on(DEVICES[device])
     x = inputs(shape, np.float32)[0]
     far = x.copy()
     far[:, 0] = 1e9
@@ -142,8 +133,6 @@ def test_squares_beyond_the_type_and_a_far_first_element_cost_no_digit(
 @pytest.mark.slow
 @in_both_ways
 @of_every_shape
-def test_no_thread_reads_what_another_one_writes_at_the_same_time(
-    shape: tuple[int, ...], device: str, cuda_host_folder: Path
-) -> None:
+def test_no_thread_reads_what_another_one_writes_at_the_same_time(shape: tuple[int, ...], device: str) -> None:
     """Nor outside of an array, nor shared memory that nobody has written: the checks of a checked module."""
-    step(ops_on(DEVICES[device], cuda_host_folder, checked=True), *inputs(shape, np.float32))
+    step(ops_on(DEVICES[device], checked=True), *inputs(shape, np.float32))

@@ -1,14 +1,13 @@
 """The other CUDA kernels, executed on the CPU: moments, sums of parts, bits, the loss and uniforms."""
 
-from pathlib import Path
 from typing import Any
 
 import kernel_oracle as oracle
 import ml_dtypes
 import numpy as np
 import pytest
+from cuda_host.host_backend import DEVICES, TWO_READS, needs_compiler, ops_on
 from cuda_host.schedules import same_in_every_schedule
-from cupy_on_host import DEVICES, TWO_READS, needs_compiler, ops_on
 
 import bnkit
 from bnkit.reference import unpack_bits
@@ -22,9 +21,9 @@ of_every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 @of_every_dtype
 @pytest.mark.parametrize("shape", [(1, 2, 1, 1), (2, 37, 72, 1), (1, 2200, 8, 1), (2, 5, 3, 49)], ids=str)
-def test_moments_are_those_of_the_formulas(shape: tuple[int, ...], dtype: Any, cuda_host_folder: Path) -> None:
+def test_moments_are_those_of_the_formulas(shape: tuple[int, ...], dtype: Any) -> None:
     x = np.random.default_rng(shape).normal(50, 2, shape).astype(dtype)
-    count, mean, m2 = ops_on(TWO_READS, cuda_host_folder).batch_norm_moments(x)
+    count, mean, m2 = ops_on(TWO_READS).batch_norm_moments(x)
     wide, n = oracle.wide(x), shape[1] * shape[3]
     want = wide.mean(axis=(1, 3), keepdims=True)
     want_m2 = ((wide - want) ** 2).sum(axis=(1, 3))
@@ -41,10 +40,10 @@ def test_moments_are_those_of_the_formulas(shape: tuple[int, ...], dtype: Any, c
 @pytest.mark.parametrize("activation", [None, "relu"])
 @pytest.mark.parametrize("shape", [(2, 37, 13, 1), (1, 600, 2, 32)], ids=str)
 def test_gradient_sums_of_parts_make_the_backward_of_the_whole(
-    shape: tuple[int, ...], activation: str | None, dtype: Any, cuda_host_folder: Path
+    shape: tuple[int, ...], activation: str | None, dtype: Any
 ) -> None:
     """As ranks do it: each has some of the rows, and is told the sums over all of them."""
-    ops, rng = ops_on(TWO_READS, cuda_host_folder), np.random.default_rng(shape)
+    ops, rng = ops_on(TWO_READS), np.random.default_rng(shape)
     x, dy = (rng.normal(m, 1, shape).astype(dtype) for m in (2, 0.3))
     stored = np.float64 if dtype == np.float64 else np.float32
     gamma, beta = (rng.uniform(0.5, 2, (shape[0], shape[2])).astype(stored) for _ in range(2))
@@ -68,11 +67,9 @@ def test_gradient_sums_of_parts_make_the_backward_of_the_whole(
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("shape", [(2, 37, 13, 1), (1, 2200, 8, 1), (2, 5, 3, 49), (1, 600, 2, 32)], ids=str)
-def test_the_reference_reads_the_bits_of_the_kernels(
-    shape: tuple[int, ...], dtype: str, device: str, cuda_host_folder: Path
-) -> None:
+def test_the_reference_reads_the_bits_of_the_kernels(shape: tuple[int, ...], dtype: str, device: str) -> None:
     """As where ranks train without a mask in the op, and come back with one."""
-    ops, rng = ops_on(DEVICES[device], cuda_host_folder), np.random.default_rng(shape)
+    ops, rng = ops_on(DEVICES[device]), np.random.default_rng(shape)
     x, dy, residual = (rng.normal(size=shape).astype(dtype) for _ in range(3))
     options: dict[str, Any] = {"decay": 0.9, "eps": 1e-5, "correction": 1, "residual": residual, "activation": "relu"}
     made = ops.batch_norm_train(x, None, None, None, None, **options)
@@ -92,7 +89,7 @@ def test_the_reference_reads_the_bits_of_the_kernels(
 @pytest.mark.parametrize(("leading", "rows", "classes"), [((), 9, 10), ((3,), 33, 37), ((2, 2), 5, 1), ((), 1, 300)])
 @pytest.mark.parametrize("kind", ["labels", "weights", "shared labels", "shared weights"])
 def test_the_loss_and_its_gradient_are_those_of_the_formulas(
-    leading: tuple[int, ...], rows: int, classes: int, kind: str, dtype: Any, cuda_host_folder: Path
+    leading: tuple[int, ...], rows: int, classes: int, kind: str, dtype: Any
 ) -> None:
     rng = np.random.default_rng((rows, classes))
     logits = (rng.normal(size=(*leading, rows, classes)) * 30).astype(dtype)
@@ -102,14 +99,14 @@ def test_the_loss_and_its_gradient_are_those_of_the_formulas(
     if "weights" in kind:
         weights = target
     want_loss, want_gradient = oracle.softmax_cross_entropy(logits, weights)
-    loss, gradient = ops_on(TWO_READS, cuda_host_folder).softmax_cross_entropy(logits, target)
+    loss, gradient = ops_on(TWO_READS).softmax_cross_entropy(logits, target)
     oracle.assert_near(loss, want_loss, "loss")
     oracle.assert_near(gradient, want_gradient, "gradient")
     assert (loss.dtype, gradient.dtype) == (np.dtype("float64"), dtype)
 
 
-def test_a_loss_without_a_possible_class_or_of_nan_is_nan_in_its_row_alone(cuda_host_folder: Path) -> None:
-    ops = ops_on(TWO_READS, cuda_host_folder)
+def test_a_loss_without_a_possible_class_or_of_nan_is_nan_in_its_row_alone() -> None:
+    ops = ops_on(TWO_READS)
     logits = np.random.default_rng(0).normal(size=(3, 33, 37)).astype(np.float32)
     labels = np.arange(33) % 37
     clean_loss, clean = ops.softmax_cross_entropy(logits, labels)
@@ -122,39 +119,37 @@ def test_a_loss_without_a_possible_class_or_of_nan_is_nan_in_its_row_alone(cuda_
     np.testing.assert_array_equal(loss[[0, 2]], clean_loss[[0, 2]])
 
 
-def test_an_impossible_label_costs_infinity(cuda_host_folder: Path) -> None:
+def test_an_impossible_label_costs_infinity() -> None:
     logits = np.zeros((1, 2, 20), np.float32)
     logits[0, 1, 5] = -np.inf
-    loss, gradient = ops_on(TWO_READS, cuda_host_folder).softmax_cross_entropy(logits, np.array([3, 5]))
+    loss, gradient = ops_on(TWO_READS).softmax_cross_entropy(logits, np.array([3, 5]))
     assert np.isposinf(loss[0])
     assert np.isfinite(gradient).all()
 
 
-def test_the_loss_has_the_same_bits_in_every_schedule(cuda_host_folder: Path) -> None:
-    ops, rng = ops_on(TWO_READS, cuda_host_folder), np.random.default_rng(0)
+def test_the_loss_has_the_same_bits_in_every_schedule() -> None:
+    ops, rng = ops_on(TWO_READS), np.random.default_rng(0)
     logits, labels = rng.normal(size=(3, 33, 37)).astype(np.float32), rng.integers(0, 37, 33)
     same_in_every_schedule(lambda: ops.softmax_cross_entropy(logits, labels))
 
 
 @pytest.mark.slow
-def test_no_thread_of_the_loss_and_the_uniforms_reads_what_another_one_writes(cuda_host_folder: Path) -> None:
-    ops = ops_on(TWO_READS, cuda_host_folder, checked=True)
+def test_no_thread_of_the_loss_and_the_uniforms_reads_what_another_one_writes() -> None:
+    ops = ops_on(TWO_READS, checked=True)
     ops.softmax_cross_entropy(np.ones((3, 33, 37), np.float32), np.arange(33))
     ops.uniform((1, 2, 3), (1025,))
 
 
 @pytest.mark.parametrize("shape", [(1,), (4,), (7, 3), (1025,), (0,), ()], ids=str)
 @pytest.mark.parametrize("key", [(0, 0, 0), (2**64 - 1, 2**32 - 1, 2**64 - 1), (12345, 7, 2**33 + 5)])
-def test_uniforms_are_those_of_every_backend_bit_for_bit(
-    key: tuple[int, int, int], shape: tuple[int, ...], cuda_host_folder: Path
-) -> None:
-    drawn = ops_on(TWO_READS, cuda_host_folder).uniform(key, shape)
+def test_uniforms_are_those_of_every_backend_bit_for_bit(key: tuple[int, int, int], shape: tuple[int, ...]) -> None:
+    drawn = ops_on(TWO_READS).uniform(key, shape)
     assert drawn.shape == shape
     np.testing.assert_array_equal(drawn, bnkit.get_backend("numpy").uniform(key, shape))
 
 
-def test_each_replica_draws_by_its_own_seed(cuda_host_folder: Path) -> None:
-    ops = ops_on(TWO_READS, cuda_host_folder)
+def test_each_replica_draws_by_its_own_seed() -> None:
+    ops = ops_on(TWO_READS)
     key = ([3, 2**40, 3], 1, 9)
     np.testing.assert_array_equal(ops.uniform(key, (3, 5, 7)), bnkit.get_backend("numpy").uniform(key, (3, 5, 7)))
     assert ops.launches == [("uniform", False)] * 3

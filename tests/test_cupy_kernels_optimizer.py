@@ -1,12 +1,11 @@
 """The CUDA kernel of an optimizer's step, executed on the CPU, and what is left to the reference."""
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from cupy_on_host import TWO_READS, needs_compiler, ops_on
+from cuda_host.host_backend import TWO_READS, needs_compiler, ops_on
 from small_steps import RULES, SHAPES, Array, make_step
 
 from bnkit import reference
@@ -29,9 +28,9 @@ def at_offset(a: Any, by: int = 1) -> Array:
 @every_rule
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("to", [np.asarray, at_offset], ids=["by vectors", "by elements"])
-def test_a_step_is_that_of_the_reference(rule: str, dtype: str, to: Any, cuda_host_folder: Path) -> None:
+def test_a_step_is_that_of_the_reference(rule: str, dtype: str, to: Any) -> None:
     """Here to the bit, since the double contracts nothing; a device does, and rounds less often."""
-    ops = ops_on(TWO_READS, cuda_host_folder)
+    ops = ops_on(TWO_READS)
     for shape in SHAPES:
         for rates in (False, True) if shape else (False,):
             made = make_step(rule, shape, dtype, rates=rates, weight_decay=0.02)
@@ -41,9 +40,9 @@ def test_a_step_is_that_of_the_reference(rule: str, dtype: str, to: Any, cuda_ho
     assert len(ops.launches) == 2 * len(SHAPES) - 1
 
 
-def test_the_elements_of_another_entry_have_its_learning_rate_also_within_a_vector(cuda_host_folder: Path) -> None:
+def test_the_elements_of_another_entry_have_its_learning_rate_also_within_a_vector() -> None:
     p, g, lr = np.zeros((7, 3), np.float32), np.ones((7, 3), np.float32), np.arange(7, dtype=np.float32)
-    ops_on(TWO_READS, cuda_host_folder).optimizer_step("sgd", p, g, (), lr)
+    ops_on(TWO_READS).optimizer_step("sgd", p, g, (), lr)
     np.testing.assert_array_equal(p, np.repeat(-lr, 3).reshape(7, 3))
 
 
@@ -58,8 +57,8 @@ def test_the_elements_of_another_entry_have_its_learning_rate_also_within_a_vect
     ],
     ids=["p by steps", "g in another order", "g is p", "the memory is p", "no elements"],
 )
-def test_arrays_that_the_kernel_does_not_take_are_left_to_the_reference(spoil: Any, cuda_host_folder: Path) -> None:
-    ops, made = ops_on(TWO_READS, cuda_host_folder), make_step("momentum", (4, 6), "float32", weight_decay=0.02)
+def test_arrays_that_the_kernel_does_not_take_are_left_to_the_reference(spoil: Any) -> None:
+    ops, made = ops_on(TWO_READS), make_step("momentum", (4, 6), "float32", weight_decay=0.02)
     results = []
     for op in (ops.optimizer_step, by_reference):
         p, g, v = spoil(made.p.copy(), made.g.copy(), made.memory[0].copy())
@@ -70,8 +69,8 @@ def test_arrays_that_the_kernel_does_not_take_are_left_to_the_reference(spoil: A
     assert ops.launches == []
 
 
-def test_arrays_that_only_touch_are_apart(cuda_host_folder: Path) -> None:
-    ops, whole = ops_on(TWO_READS, cuda_host_folder), np.ones(16, np.float32)
+def test_arrays_that_only_touch_are_apart() -> None:
+    ops, whole = ops_on(TWO_READS), np.ones(16, np.float32)
     ops.optimizer_step("sgd", whole[:8], whole[8:], (), 0.5)
     np.testing.assert_array_equal(whole, [0.5] * 8 + [1] * 8)
     assert ops.launches == [("optimizer_step", False)]
@@ -79,7 +78,7 @@ def test_arrays_that_only_touch_are_apart(cuda_host_folder: Path) -> None:
 
 @pytest.mark.slow
 @every_rule
-def test_no_thread_reads_what_another_one_writes(rule: str, cuda_host_folder: Path) -> None:
-    ops = ops_on(TWO_READS, cuda_host_folder, checked=True)
+def test_no_thread_reads_what_another_one_writes(rule: str) -> None:
+    ops = ops_on(TWO_READS, checked=True)
     make_step(rule, (5, 1, 7), "float32", rates=True).run(ops.optimizer_step)
     make_step(rule, (3, 1001), "float64").run(ops.optimizer_step)

@@ -107,7 +107,7 @@ class Launcher:
             raise TypeError(f"{name} must be {' or '.join(allowed)}, got {a.dtype.name}")
         if tuple(a.shape) != tuple(shape):
             raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(a.shape)}")
-        device = getattr(a.device, "id", a.device)
+        device = getattr(a.device, "id", a.device)  # NumPy's arrays have a word there
         if device != self._device:
             raise BackendError(
                 f"{name} must lie on device {self._device}, got one on {device}", remedy="move it by backend.asarray"
@@ -128,8 +128,7 @@ class Launcher:
 
 
 def address(a: Array) -> int:
-    host = getattr(a, "__array_interface__", None)  # CuPy's arrays have none
-    return int(a.data.ptr) if host is None else int(host["data"][0])
+    return int(a.data.ptr)
 
 
 def vectors_fit(*arrays: Array | None) -> np.int32:

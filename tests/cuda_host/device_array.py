@@ -4,6 +4,7 @@ NumPy does the work; what CuPy refuses is refused: a NumPy array among the opera
 """
 
 import operator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -60,8 +61,7 @@ def wrap(value: Any) -> Any:
     if isinstance(value, (np.ndarray, np.generic)):
         return DeviceArray(np.asarray(value))
     if isinstance(value, tuple):
-        parts = [wrap(v) for v in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+        return _within(value, wrap)
     if callable(value) and not isinstance(value, type):
         return lambda *args, **options: wrap(value(*unwrap(args), **unwrap(options)))
     return value
@@ -72,9 +72,20 @@ def unwrap(value: Any) -> Any:
         return value._memory
     if isinstance(value, np.ndarray):
         raise TypeError("Unsupported type <class 'numpy.ndarray'>: the array lies on the host")  # as CuPy says it
+    return _within(value, unwrap)
+
+
+def over(value: Any) -> Any:
+    """NumPy's arrays as arrays on the device over the same memory."""
+    return DeviceArray(value) if isinstance(value, np.ndarray) else _within(value, over)
+
+
+def _within(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A tuple, a list or a dict with each of its values changed; all else as it is."""
     if isinstance(value, (tuple, list)):
-        return type(value)(map(unwrap, value))
-    return {k: unwrap(v) for k, v in value.items()} if isinstance(value, dict) else value
+        parts = map(change, value)
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return {k: change(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def to_device(a: Any, dtype: Any = None) -> DeviceArray:
