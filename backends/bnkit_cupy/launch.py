@@ -1,8 +1,12 @@
 """Kernels by name: compiled once, their arguments checked, launched on the current stream.
 
 CuPy passes to a kernel whatever it is given, and a wrong dtype, layout or device reads or writes somewhere else. So no
-array of a caller's goes into a launch that `Launcher.argument` has not seen. Nothing here reads from the device
-or waits for it, so calls can be captured into a graph, after one that compiled the kernels and filled the pool.
+array of a caller's goes into a launch that `Launcher.argument` has not seen.
+
+Nothing here reads from the device or waits for it, so calls can be captured into a CUDA graph, after one that compiled
+the kernels and, on the same stream, filled CuPy's pool. What they took from the pool goes back to it when they return,
+and each replay writes there: so capture with a pool of its own (`cupy.cuda.using_allocator`), which lives as long as
+the graph.
 """
 
 import math

@@ -1,10 +1,13 @@
 """Arrays that behave as CuPy's on a device: memory of their own, and no way to the host but `to_host`.
 
-NumPy does the work; what CuPy refuses is refused: a NumPy array among the operands, and `numpy.asarray` of these.
+NumPy does the work; what CuPy refuses is refused: a NumPy array among the operands, `numpy.asarray` of these, and
+within the capture of a stream all that copies from or to the host.
 """
 
+import contextlib
+import contextvars
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +18,29 @@ _COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
 _UNARY = ("neg", "pos", "abs", "invert")
 _TO_HOST = ("bool", "float", "int", "index", "complex")  # CuPy waits for the device, and reads the one element
 
+_allocated: contextvars.ContextVar[list[int] | None] = contextvars.ContextVar("cuda_host_allocated", default=None)
+_captures: contextvars.ContextVar[bool] = contextvars.ContextVar("cuda_host_captures", default=False)
+
+
+@contextlib.contextmanager
+def allocations(*, capture: bool = False) -> Iterator[list[int]]:
+    """The bytes of each array that is made within it, as CuPy's pool is asked for them.
+
+    capture: the stream is captured into a graph, and what CUDA cannot put there is refused.
+    """
+    sizes: list[int] = []
+    tokens = (_allocated, _allocated.set(sizes)), (_captures, _captures.set(capture))
+    try:
+        yield sizes
+    finally:
+        for variable, token in tokens:
+            variable.reset(token)  # type: ignore[arg-type]
+
+
+def refuse_in_capture(what: str) -> None:
+    if _captures.get():
+        raise RuntimeError(f"cudaErrorStreamCaptureUnsupported: {what} while the stream is captured")
+
 
 class DeviceArray:
     """An array on the double of a CUDA device."""
@@ -24,6 +50,9 @@ class DeviceArray:
 
     def __init__(self, memory: np.ndarray) -> None:
         self._memory = memory
+        sizes = _allocated.get()
+        if sizes is not None and memory.base is None:
+            sizes.append(memory.nbytes)
 
     def __array__(self, *args: Any, **options: Any) -> np.ndarray:
         raise TypeError("an array on a device becomes no NumPy array by itself; use backend.to_numpy()")
@@ -89,10 +118,13 @@ def _within(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def to_device(a: Any, dtype: Any = None) -> DeviceArray:
+    if not isinstance(a, DeviceArray):
+        refuse_in_capture("a copy from the host")
     return DeviceArray(np.array(a._memory if isinstance(a, DeviceArray) else a, dtype=dtype))
 
 
 def to_host(a: DeviceArray) -> np.ndarray:
+    refuse_in_capture("a copy to the host")
     return np.array(a._memory)
 
 
@@ -133,6 +165,8 @@ def _define() -> None:
 
 def _unary(name: str) -> Any:
     def method(self: DeviceArray) -> Any:
+        if name in _TO_HOST:
+            refuse_in_capture("a copy to the host")
         result = getattr(self._memory, f"__{name}__")()
         return result if name in _TO_HOST else wrap(result)
 

@@ -12,7 +12,7 @@ from bnkit.backend import Array, BackendError
 from bnkit_cupy.launch import Launcher, Limits, Load, instantiations
 from bnkit_cupy.ops import KernelOps
 from cuda_host import compiler
-from cuda_host.device_array import DeviceArray, Namespace, over, to_device, to_host, unwrap
+from cuda_host.device_array import DeviceArray, Namespace, over, refuse_in_capture, to_device, to_host, unwrap
 from cuda_host.host_module import HostModule
 
 # Devices on which the shapes of the tests are read twice, by several blocks a tile, and once.
@@ -49,6 +49,7 @@ class CudaHostBackend(KernelOps):
         asked = (path, options, names, cooperative)
         if asked not in _known():
             raise AssertionError(f"launch.instantiations() does not tell of {asked}")
+        refuse_in_capture("a module is loaded")
         return _Module(self._compile(*asked), self.launches, cooperative)
 
     def prebuild(self) -> None:
@@ -60,6 +61,9 @@ class CudaHostBackend(KernelOps):
 
     def to_numpy(self, a: Array) -> np.ndarray:
         return to_host(a)
+
+    def synchronize(self) -> None:
+        refuse_in_capture("a synchronization")
 
     def overlap(self, a: Array, b: Array) -> bool:
         return bool(np.shares_memory(*unwrap((a, b))))
