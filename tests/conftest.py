@@ -1,4 +1,5 @@
-"""The fixtures `backend`, NumPy, CuPy where there is a device and the strict double, `cuda_host_folder`, `offline`.
+"""The fixtures `backend`, NumPy, CuPy where there is a device and the strict double; `cupy_backend`,
+`cuda_host_folder`, `offline`.
 
 The backend "cuda_host", the CuPy backend's kernels executed on the CPU, is known by name.
 """
@@ -29,10 +30,20 @@ hypothesis.settings.load_profile("bnkit")
 
 @pytest.fixture(params=["numpy", "cupy", "strict"])
 def backend(request: pytest.FixtureRequest) -> bnkit.backend.Backend:
+    return usable(request.param)
+
+
+@pytest.fixture
+def cupy_backend() -> bnkit.backend.Backend:
+    return usable("cupy")
+
+
+def usable(name: str) -> bnkit.backend.Backend:
+    """The backend; where it cannot run, the test is skipped, or fails if `BNKIT_REQUIRE` names it."""
     try:
-        return bnkit.get_backend(request.param)
+        return bnkit.get_backend(name)
     except bnkit.BackendError as error:
-        if request.param in os.environ.get("BNKIT_REQUIRE", "").split(","):
+        if name in os.environ.get("BNKIT_REQUIRE", "").split(","):
             pytest.fail(str(error))
         pytest.skip(str(error))
 
