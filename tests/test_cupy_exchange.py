@@ -1,51 +1,14 @@
 """Arrays of other libraries that enter the CuPy backend, over fakes of theirs and of CuPy."""
 
-import contextlib
-from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from fake_cupy import CupyArray, backend
 
 import bnkit
-from bnkit_cupy import CupyBackend
 
 CPU, CUDA, PINNED, ROCM, MANAGED = 1, 2, 3, 10, 13
-
-
-class CupyArray:
-    def __init__(self, source: Any, device: int, dtype: Any = None) -> None:
-        self.source, self.device, self.dtype = source, SimpleNamespace(id=device), dtype
-
-
-class FakeCupy:
-    """Device 0 is current at the start; a stream's number is a hundred times its device's."""
-
-    ndarray = CupyArray
-
-    def __init__(self) -> None:
-        self.current = 0
-        self.cuda = SimpleNamespace(Device=self._device)
-        self.calls: list[str] = []
-
-    @contextlib.contextmanager
-    def _device(self, number: int) -> Iterator[None]:
-        before, self.current = self.current, number
-        yield
-        self.current = before
-
-    def from_dlpack(self, a: Any) -> CupyArray:
-        self.calls.append("from_dlpack")
-        return CupyArray(a.__dlpack__(stream=100 * self.current), self.current)
-
-    def asarray(self, a: Any, dtype: Any = None) -> CupyArray:
-        self.calls.append("asarray")
-        if isinstance(a, CupyArray):
-            return a
-        if hasattr(a, "__cuda_array_interface__"):
-            return CupyArray(a, a.lies_on)
-        return CupyArray(np.asarray(a, dtype=dtype), self.current)
 
 
 class Exported:
@@ -72,12 +35,6 @@ class Interface:
     def __init__(self, lies_on: int) -> None:
         self.lies_on = lies_on
         self.__cuda_array_interface__ = {"shape": (3,), "typestr": "<f4", "data": (0, False), "version": 3}
-
-
-def backend(device: int = 0) -> Any:
-    made = object.__new__(CupyBackend)
-    made.xp, made.device = FakeCupy(), device
-    return made
 
 
 @pytest.mark.parametrize("kind", [CUDA, MANAGED])

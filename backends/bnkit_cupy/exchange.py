@@ -39,11 +39,11 @@ def device_array(cupy: Any, a: Any, device: int) -> Array | None:
 
 
 def host_array(a: Any) -> Any:
-    """What NumPy makes an array of, also where `a` lies on the host and has nothing but DLPack."""
-    protocols = ("__array__", "__array_interface__", "__buffer__", "__len__")
-    if hasattr(a, "__dlpack__") and not any(hasattr(a, name) for name in protocols):
-        return np.from_dlpack(a)
-    return a
+    """`a` as CuPy copies it: arrays of other libraries on the host as NumPy's of the same memory."""
+    if not hasattr(a, "__dlpack__"):
+        return a
+    protocols = ("__array__", "__array_interface__", "__buffer__")
+    return np.asarray(a) if any(hasattr(a, name) for name in protocols) else np.from_dlpack(a)
 
 
 def _on(device: int, a: Any, number: int) -> Any:

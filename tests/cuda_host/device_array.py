@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from bnkit_cupy.exchange import host_array
+
 _BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")
 _COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
 _UNARY = ("neg", "pos", "abs", "invert")
@@ -120,7 +122,7 @@ def _within(value: Any, change: Callable[[Any], Any]) -> Any:
 def to_device(a: Any, dtype: Any = None) -> DeviceArray:
     if not isinstance(a, DeviceArray):
         refuse_in_capture("a copy from the host")
-    return DeviceArray(np.array(a._memory if isinstance(a, DeviceArray) else a, dtype=dtype))
+    return DeviceArray(np.array(a._memory if isinstance(a, DeviceArray) else host_array(a), dtype=dtype))
 
 
 def to_host(a: DeviceArray) -> np.ndarray:
