@@ -14,7 +14,8 @@ import bnkit
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "bench" / "gpu.sh"
-STEPS = ["device", "tests", "memcheck", "racecheck", "float32", "half", "residual", "compiled"]
+STEPS = ["device", "kernels", "tests", "memcheck", "racecheck", "float32", "half", "residual", "compiled"]
+MEASURED = STEPS[5:]
 # Plays the steps: bench writes a file as bnkit does; what the variable FAILS names does not go well.
 PLAYER = """#!{python}
 import json, os, pathlib, subprocess, sys, time
@@ -78,10 +79,10 @@ def test_all_steps_run_and_leave_one_file(played):
     assert all(said.startswith("passed after") for said in summary(output).values())
     whole = json.loads((folder / "gpu.json").read_text())
     assert list(whole["steps"]) == STEPS
-    assert [row["step"] for row in whole["records"]] == [name for name in STEPS[4:] for _ in range(2)]
+    assert [row["step"] for row in whole["records"]] == [name for name in MEASURED for _ in range(2)]
     assert {row["copy_gb_per_s"] for row in whole["records"]} == {100.0}
-    assert whole["settings"]["against"] == ["torch", *STEPS[4:]]
-    assert whole["versions"] == dict.fromkeys(STEPS[4:], "1")
+    assert whole["settings"]["against"] == ["torch", *MEASURED]
+    assert whole["versions"] == dict.fromkeys(MEASURED, "1")
     assert "sanitized" in (folder / "racecheck.log").read_text()
 
 
@@ -93,7 +94,7 @@ def test_a_step_that_fails_is_named_and_the_others_go_on(played, name):
     assert said[name].startswith("failed with exit code 3")
     assert said["compiled"].startswith("passed")
     steps = {row["step"] for row in json.loads((folder / "gpu.json").read_text())["records"]}
-    assert steps == set(STEPS[4:]) - {name}
+    assert steps == set(MEASURED) - {name}
 
 
 def test_a_step_that_takes_too_long_is_ended_and_keeps_its_rows(played):
