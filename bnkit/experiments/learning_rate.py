@@ -1,0 +1,268 @@
+"""Does batch norm allow larger learning rates, and so faster learning? Udacity's batch-norm lesson, and the paper.
+
+Three hidden layers of 100 units are trained on MNIST by plain gradient descent, at three learning rates, from good and
+from bad initial weights, with ReLU and with sigmoid, each with and without batch norm from the same weights and on the
+same batches; and the paper's networks of its figure 1 besides. The networks of one kind and seed are the replicas of
+one program; those whose weights are all NaN are left out of it from then on.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bnkit import checks, data
+from bnkit.backend import get_backend
+from bnkit.experiments import learning_rate_groups as groups
+from bnkit.experiments import learning_rate_progress as progress
+from bnkit.experiments.drawing import draw
+from bnkit.experiments.findings import Chart, Findings, Line, Panel, Table, Verdict, row
+from bnkit.experiments.records import Record
+
+QUESTION = "Does batch norm allow larger learning rates, and so faster learning?"
+SOURCE = "Udacity deep-learning, Batch_Normalization_Lesson.ipynb, one run"
+RERUN = "an independent rerun of the paper's network, one run"
+TOLERANCE = 0.01  # one run against three: a percent of accuracy is what seeds leave open
+KINDS = {False: "plain", True: "batch norm"}
+# Test accuracy by initial scale, learning rate and activation: plain, with batch norm.
+PUBLISHED = {
+    (0.05, 0.01, "relu"): (0.9748, 0.9803),
+    (0.05, 0.01, "sigmoid"): (0.8271, 0.9732),
+    (0.05, 1.0, "relu"): (0.0980, 0.9834),
+    (0.05, 1.0, "sigmoid"): (0.9752, 0.9812),
+    (0.05, 2.0, "relu"): (0.1010, 0.9827),
+    (0.05, 2.0, "sigmoid"): (0.9782, 0.9782),
+    (5.0, 0.01, "relu"): (0.0980, 0.7990),
+    (5.0, 0.01, "sigmoid"): (0.2270, 0.8527),
+    (5.0, 1.0, "relu"): (0.1135, 0.9208),
+    (5.0, 1.0, "sigmoid"): (0.8957, 0.9505),
+    (5.0, 2.0, "relu"): (0.0980, 0.9054),
+    (5.0, 2.0, "sigmoid"): (0.9066, 0.9583),
+}
+EARLY = 2000
+PUBLISHED_EARLY = {
+    (0.05, 0.01, "relu"): (0.8262, 0.9525),
+    (0.05, 1.0, "sigmoid"): (0.9227, 0.9463),
+    (0.05, 2.0, "sigmoid"): (0.9360, 0.9524),
+}
+PAPER = (0.05, 0.5, "sigmoid")
+PUBLISHED_PAPER = {PAPER: (0.9769, 0.980)}
+LEARNT = 0.9  # the mean accuracy from which a network has learnt
+ALIKE = 0.005  # accuracies that are no further apart count as the same
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is run; the defaults are the lesson's, but for the dataset and the number of seeds.
+
+    cells: initial scale, learning rate and activation of each network. measured: after how many updates.
+    """
+
+    data: str = "digits"
+    data_dir: str | None = None
+    backend: str | None = None
+    seeds: int = 3
+    updates: int = 50_000
+    cells: tuple[tuple[float, float, str], ...] = (*PUBLISHED, PAPER)
+    hidden: tuple[int, ...] = (100, 100, 100)
+    batch_size: int = 60
+    decay: float = 0.99
+    eps: float = 1e-3
+    correction: int = 0
+    dtype: str = "float32"
+    measured: tuple[int, ...] = (
+        *(100, 200, 500, 1_000, 2_000, 3_000, 5_000, 7_000, 10_000, 14_000),
+        *range(20_000, 50_001, 6_000),
+    )
+    percentile_rows: int = 1_000
+
+
+def quick(settings: Settings) -> Settings:
+    few = min(settings.updates, 300)
+    return dataclasses.replace(settings, seeds=1, updates=few, measured=tuple(n for n in (50, 100, 200) if n < few))
+
+
+def run(
+    settings: Settings,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+    checkpoint: str | None = None,
+) -> list[Record]:
+    """One record for each seed, network and number of updates that is measured, and for the last.
+
+    scale, lr, activation, batch_norm, seed, step, accuracy (on the test images, in inference), diverged (a logit is not
+    finite), and p15, p50 and p85: percentiles of what the first unit of the last hidden layer gets, over the first test
+    images. on_progress(done, total) counts updates of all groups of networks.
+    checkpoint: a file that is written whenever accuracies have been measured and, where it exists, gone on from, to the
+    same records; ValueError where it is of other settings or data.
+    """
+    for name in ("seeds", "updates", "batch_size", "percentile_rows"):
+        checks.check_int(name, getattr(settings, name))
+    for scale, lr, activation in settings.cells:
+        checks.check_choice("activation", activation, ("relu", "sigmoid", "tanh"))
+        checks.check_real("scale", scale, least=0.0)
+        checks.check_real("lr", lr, least=0.0)
+    if any(not 0 < n <= settings.updates for n in settings.measured):
+        raise ValueError(f"measured must be from 1 to the {settings.updates} updates, got {settings.measured}")
+    get_backend(settings.backend)  # one that cannot run says so before the data are loaded
+    loaded = data.load(settings.data, path=settings.data_dir)
+    if settings.batch_size > loaded.x_train.shape[0]:
+        raise ValueError(
+            f"batch_size must be at most the {loaded.x_train.shape[0]} rows of {settings.data}, "
+            f"got {settings.batch_size}"
+        )
+    return progress.train(settings, groups.Data.of(loaded, settings), on_progress=on_progress, checkpoint=checkpoint)
+
+
+def findings(records: list[Record], settings: Settings) -> Findings:
+    """The lesson's tables and the paper's figure, and what they say of the claim."""
+    last = max(r["step"] for r in records)
+    lesson = [cell for cell in settings.cells if cell != PAPER]
+    tables = [_table(f"test accuracy after {last:,} updates", records, last, lesson, PUBLISHED, SOURCE, settings)]
+    if any(r["step"] == EARLY for r in records) and last > EARLY:
+        title = f"test accuracy after {EARLY:,} updates"
+        tables.append(_table(title, records, EARLY, lesson, PUBLISHED_EARLY, SOURCE, settings))
+    if PAPER in settings.cells:
+        title = f"the paper's network, test accuracy after {last:,} updates"
+        tables.append(_table(title, records, last, [PAPER], PUBLISHED_PAPER, RERUN, settings))
+    return Findings(QUESTION, charts(records, settings), tuple(tables), _verdicts(records, settings))
+
+
+def charts(records: list[Record], settings: Settings) -> tuple[Chart, ...]:
+    """Accuracy against updates, a panel a setting, and the percentiles of the paper's figure 1."""
+    panels = []
+    for cell in settings.cells:
+        lines = tuple(_line(records, cell, kind, "accuracy", KINDS[kind], KINDS[kind]) for kind in (True, False))
+        panels.append(Panel(_name(cell), lines, _diverged(records, cell)))
+    seeds = len({r["seed"] for r in records})
+    title = f"Initial scale W and learning rate; mean of {seeds} seeds, the band spans them"
+    found = [Chart(title, "updates", "test accuracy", tuple(panels), log_x=True, y_range=(0.0, 1.0))]
+    if PAPER in settings.cells:
+        styles = {"p85": "third", "p50": "batch norm", "p15": "plain"}
+        panels = [
+            Panel(KINDS[kind], tuple(_line(records, PAPER, kind, p, f"{p[1:]} %", styles[p]) for p in styles))
+            for kind in (False, True)
+        ]
+        title = f"What a unit of the last hidden layer gets as the network learns ({_name(PAPER)}): its percentiles"
+        found.append(Chart(title, "updates", "input of the sigmoid", tuple(panels), columns=2, log_x=True))
+    return tuple(found)
+
+
+def plot(records: list[Record]) -> Any:
+    cells = tuple(dict.fromkeys((r["scale"], r["lr"], r["activation"]) for r in records))
+    return draw(charts(records, Settings(cells=cells)))
+
+
+def _table(
+    title: str,
+    records: list[Record],
+    step: int,
+    cells: Any,
+    published: dict[tuple[float, float, str], tuple[float, float]],
+    source: str,
+    settings: Settings,
+) -> Table:
+    """published figures stand beside the lesson's own setting only."""
+    shown = published if _is_published(settings) else {}
+    rows = []
+    for cell in cells:
+        if published is PUBLISHED_EARLY and cell not in published:
+            continue
+        for kind in (False, True):
+            own = [r for r in _of(records, cell, kind) if r["step"] == step]
+            bad = sum(r["diverged"] for r in own)
+            note = f"{bad} of {len(own)} diverged" if bad else ""
+            figure = shown[cell][kind] if cell in shown else None
+            rows.append(row(_setting(cell), KINDS[kind], [r["accuracy"] for r in own], figure, note))
+    return Table(title, ("W", "learning rate", "activation"), tuple(rows), source, TOLERANCE)
+
+
+def _verdicts(records: list[Record], settings: Settings) -> tuple[Verdict, ...]:
+    last = max(r["step"] for r in records)
+    early = min((r["step"] for r in records if r["step"] >= min(EARLY, last)), default=last)
+    cells = [cell for cell in settings.cells if cell != PAPER] or list(settings.cells)
+    at = {
+        (cell, kind, step): _mean(records, cell, kind, step)
+        for cell in cells
+        for kind in (False, True)
+        for step in (early, last)
+    }
+    faster = [c for c in cells if at[c, True, early] > at[c, False, early] + ALIKE]
+    slower = [c for c in cells if at[c, True, early] < at[c, False, early] - ALIKE]
+    rates: dict[tuple[float, str], dict[bool, float]] = {}
+    for scale, lr, activation in cells:
+        for kind in (False, True):
+            learnt = at[(scale, lr, activation), kind, last] >= LEARNT
+            largest = rates.setdefault((scale, activation), {False: 0.0, True: 0.0})
+            largest[kind] = max(largest[kind], lr if learnt else 0.0)
+    larger = [c for c, r in rates.items() if r[True] > r[False]]
+    smaller = [c for c, r in rates.items() if r[True] < r[False]]
+    worse = [c for c in cells if at[c, True, last] < at[c, False, last] - ALIKE]
+    return (
+        Verdict(
+            "Batch norm makes training faster",
+            "does not hold" if len(faster) <= len(slower) else "depends" if slower else "holds",
+            f"By mean test accuracy after {early:,} updates: depends where batch norm is ahead in more settings than it "
+            f"is behind, holds where it is behind in none of them; no further apart than {ALIKE} is neither.",
+            f"Ahead in {len(faster)} of {len(cells)} settings, behind in {_listed(slower)}.",
+        ),
+        Verdict(
+            "Batch norm allows larger learning rates",
+            "depends" if larger and smaller else "holds" if larger else "does not hold",
+            f"By the largest learning rate that reaches a mean test accuracy of {LEARNT}: depends where it is larger with "
+            "batch norm for some activation and scale, holds where it is smaller for none.",
+            f"Larger for {len(larger)} of {len(rates)} pairs of activation and scale, smaller for {len(smaller)}.",
+        ),
+        Verdict(
+            "Batch norm ends at a better accuracy",
+            "holds" if not worse else "depends" if len(worse) < len(cells) / 2 else "does not hold",
+            f"By mean test accuracy at the end: holds where batch norm is behind by more than {ALIKE} in no setting, "
+            "depends where it is so in fewer than half.",
+            f"Behind in {_listed(worse)} of {len(cells)} settings.",
+        ),
+    )
+
+
+def _is_published(settings: Settings) -> bool:
+    """Whether all but the seeds and where it is run is the lesson's."""
+    return dataclasses.replace(settings, data_dir=None, backend=None, seeds=3) == Settings(data="mnist")
+
+
+def _of(records: list[Record], cell: tuple[float, float, str], kind: bool) -> list[Record]:
+    return [r for r in records if (r["scale"], r["lr"], r["activation"], r["batch_norm"]) == (*cell, kind)]
+
+
+def _mean(records: list[Record], cell: tuple[float, float, str], kind: bool, step: int) -> float:
+    values = [r["accuracy"] for r in _of(records, cell, kind) if r["step"] == step]
+    return float(sum(values) / len(values))
+
+
+def _line(records: list[Record], cell: Any, kind: bool, field: str, label: str, style: str) -> Line:
+    own = {(r["seed"], r["step"]): r[field] for r in _of(records, cell, kind)}
+    steps = sorted({step for _, step in own})
+    runs = {f"seed {seed}": tuple(own[seed, step] for step in steps) for seed in sorted({seed for seed, _ in own})}
+    return Line(label, style, tuple(map(float, steps)), runs)
+
+
+def _diverged(records: list[Record], cell: Any) -> str:
+    notes = []
+    for kind in (True, False):
+        own = _of(records, cell, kind)
+        at_end = [r for r in own if r["step"] == max(r["step"] for r in own)]
+        if bad := sum(r["diverged"] for r in at_end):
+            notes.append(f"{KINDS[kind]}: {bad} of {len(at_end)} diverged")
+    return "\n".join(notes)
+
+
+def _setting(cell: tuple[float, float, str]) -> tuple[str, str, str]:
+    scale, lr, activation = cell
+    return f"{scale:g}", f"{lr:g}", activation
+
+
+def _name(cell: tuple[float, float, str]) -> str:
+    scale, lr, activation = _setting(cell)
+    return f"{activation}, W = {scale}, lr {lr}"
+
+
+def _listed(cells: list[tuple[float, float, str]]) -> str:
+    return "; ".join(map(_name, cells)) or "none"
