@@ -202,15 +202,15 @@ def _verdicts(records: list[Record], settings: Settings) -> tuple[Verdict, ...]:
         Verdict(
             "Batch norm makes training faster",
             "does not hold" if len(faster) <= len(slower) else "depends" if slower else "holds",
-            f"By mean test accuracy after {early:,} updates: depends where batch norm is ahead in more settings than it "
-            f"is behind, holds where it is behind in none of them; no further apart than {ALIKE} is neither.",
+            f"By mean test accuracy after {early:,} updates: depends where batch norm is ahead in more settings than "
+            f"it is behind, holds where it is behind in none of them; no further apart than {ALIKE} is neither.",
             f"Ahead in {len(faster)} of {len(cells)} settings, behind in {_listed(slower)}.",
         ),
         Verdict(
             "Batch norm allows larger learning rates",
             "depends" if larger and smaller else "holds" if larger else "does not hold",
-            f"By the largest learning rate that reaches a mean test accuracy of {LEARNT}: depends where it is larger with "
-            "batch norm for some activation and scale, holds where it is smaller for none.",
+            f"By the largest learning rate that reaches a mean test accuracy of {LEARNT}: depends where it is larger "
+            "with batch norm for some activation and scale, holds where it is smaller for none.",
             f"Larger for {len(larger)} of {len(rates)} pairs of activation and scale, smaller for {len(smaller)}.",
         ),
         Verdict(

@@ -34,7 +34,7 @@ def train(
                 description, arrays = kept
                 own = {n.partition("/")[2]: a for n, a in arrays.items() if n.partition("/")[0] == group.key}
                 live = [tuple(cell) for cell in description["live"][group.key]]
-                group.restore(description["step"], live, own, source=str(checkpoint))  # type: ignore[arg-type]
+                group.restore(description["step"], live, own, source=str(checkpoint))
         kept = None
         for until in [step for step in steps if step > groups[0].step]:
             _advance(groups, until, settings, functools.partial(_tell, on_progress, seed, settings))
@@ -106,8 +106,8 @@ def _resume(
     differing = [name for name in identity if found.get(name) != identity[name]]
     if differing:
         raise ValueError(
-            f"checkpoint {checkpoint} must be of the same run, but its {' and '.join(differing)} differ; choose another file, "
-            f"or delete it to start anew"
+            f"checkpoint {checkpoint} must be of the same run, but its {' and '.join(differing)} differ; "
+            f"choose another file, or delete it to start anew"
         )
     return description["records"], description["seed"], (description, arrays)
 
