@@ -7,6 +7,7 @@ one program; those whose weights are all NaN are left out of it from then on.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +87,7 @@ def run(
     settings: Settings,
     *,
     on_progress: Callable[[int, int], None] | None = None,
-    checkpoint: str | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> list[Record]:
     """One record for each seed, network and number of updates that is measured, and for the last.
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 import threading
 import zlib
 from collections import deque
@@ -18,10 +19,11 @@ from bnkit.experiments.learning_rate_groups import Data, Group
 from bnkit.experiments.records import Record
 
 OnProgress = Callable[[int, int], None]
+Checkpoint = str | os.PathLike[str] | None
 
 
 def train(
-    settings: Any, data: Data, *, on_progress: OnProgress | None = None, checkpoint: str | None = None
+    settings: Any, data: Data, *, on_progress: OnProgress | None = None, checkpoint: Checkpoint = None
 ) -> list[Record]:
     """The records of all seeds, in their order."""
     identity = _identity(settings, data) if checkpoint is not None else {}
@@ -93,7 +95,7 @@ def _identity(settings: Any, data: Data) -> Record:
 
 
 def _resume(
-    checkpoint: str | None, identity: Record
+    checkpoint: Checkpoint, identity: Record
 ) -> tuple[list[Record], int, tuple[dict[str, Any], dict[str, np.ndarray]] | None]:
     """The records so far, the seed to go on with, and its groups where some of it is done."""
     if checkpoint is None:
@@ -112,7 +114,9 @@ def _resume(
     return description["records"], description["seed"], (description, arrays)
 
 
-def _save(checkpoint: str, identity: Record, records: list[Record], seed: int, groups: list[Group]) -> None:
+def _save(
+    checkpoint: str | os.PathLike[str], identity: Record, records: list[Record], seed: int, groups: list[Group]
+) -> None:
     description = {
         "identity": identity,
         "records": records,
