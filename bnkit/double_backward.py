@@ -49,7 +49,7 @@ def batch_norm_double_backward(
     if not isinstance(cache, BatchNormCache):
         raise TypeError(f"cache must be what batch_norm returned, got {type(cache).__name__}")
     for option in ("reduce", "renorm", "in_place"):
-        if getattr(cache, option, None):
+        if getattr(cache, option):
             raise NotImplementedError(
                 f"batch_norm_double_backward does not know {option}; the formula to extend is in {__name__}"
             )

@@ -187,7 +187,7 @@ def _of_layer(layer: BatchNorm, replicated: bool) -> Affine:
     legal: list[tuple[int, ...]] = [(-1,), (2,), (0, 2), (2, 0), (0, -1), (-1, 0)]
     if axes not in legal and (replicated or axes != (1,)):
         raise ValueError(_alone(f"must be over the features of its (…, rows, features) data, got axis={layer.axis!r}"))
-    params, state = layer.params or getattr(layer, "frozen", {}), layer.state
+    params, state = layer.params or layer.frozen, layer.state
     given = (params.get("gamma"), params.get("beta"), state["running_mean"], state["running_var"])
     return _affine(checks.common_backend(running_mean=given[2]).xp, *given, float(layer.eps))
 

@@ -51,7 +51,7 @@ def update_statistics(
     prepare, network = _parts(model)
     layers = list(leaves(network))
     normalizing = [i for i, layer in enumerate(layers) if isinstance(layer, BatchNorm)]
-    tracked = [i for i in normalizing if getattr(layers[i], "moves_statistics", bool(layers[i].state))]
+    tracked = [i for i in normalizing if layers[i].moves_statistics]
     _check_layers(layers, tracked)
     if not tracked:
         return

@@ -216,3 +216,26 @@ def test_a_killed_training_of_a_frozen_network_goes_on(tmp_path: Any) -> None:
     assert resumed[0] == whole[0]
     for name, array in whole[1].items():
         np.testing.assert_array_equal(resumed[1][name], array)
+
+
+def test_update_statistics_leaves_frozen_ones_and_moves_the_others(backend: Backend) -> None:
+    frozen, moved = trained(backend), trained(backend)
+    frozen.freeze(parameters=False)
+    before = host(backend, frozen.state)
+    x = random(20, 3, seed=3)
+    bnkit.update_statistics(bnkit.Sequential(frozen, moved), [backend.asarray(x)])
+    for name, array in host(backend, frozen.state).items():
+        np.testing.assert_array_equal(array, before[name])
+    seen = backend.to_numpy(frozen.forward(backend.asarray(x), train=False)[0])
+    # the same float64 sums, perhaps in another order
+    np.testing.assert_allclose(host(backend, moved.state)["running_mean"], seen.mean(axis=0), rtol=1e-12)
+
+
+def test_a_frozen_layer_is_folded_with_its_parameters(backend: Backend) -> None:
+    linear = bnkit.Linear(4, 3, init=1.0, dtype="float64", backend=backend)
+    norm = trained(backend)
+    norm.freeze()
+    x = backend.asarray(random(5, 4))
+    network = bnkit.Sequential(linear, norm)
+    y, folded = (backend.to_numpy(n.forward(x, train=False)[0]) for n in (network, bnkit.fold(network)))
+    np.testing.assert_allclose(folded, y, rtol=1e-12)  # factors multiplied in another order

@@ -216,3 +216,18 @@ def test_a_network_trains_in_place_as_it_does_else(activation: str, backend: Bac
     for a, b in zip(*(model.params.values() for model in models), strict=True):
         # float64: 8 steps, each off by some roundings
         np.testing.assert_allclose(backend.to_numpy(a), backend.to_numpy(b), rtol=1e-9, atol=1e-10)
+
+
+def test_update_statistics_does_not_write_over_its_data(backend: Backend) -> None:
+    layer = bnkit.BatchNorm(3, in_place=True, backend=backend)
+    x = backend.asarray(random(9, 3))
+    bnkit.update_statistics(bnkit.Sequential(layer, bnkit.BatchNorm(3, backend=backend)), [x])
+    np.testing.assert_array_equal(backend.to_numpy(x), random(9, 3))
+    assert layer.in_place
+
+
+def test_double_backward_of_a_cache_without_x_is_not_implemented(backend: Backend) -> None:
+    x, gamma = backend.asarray(random(9, 3)), backend.asarray(np.ones(3, np.float32))
+    _, cache = bnkit.batch_norm(x, gamma, None, train=True, in_place=True)
+    with pytest.raises(NotImplementedError, match="does not know in_place; the formula"):
+        bnkit.batch_norm_double_backward(x, None, None, x, cache)

@@ -15,11 +15,6 @@ import bnkit
 TEXT = (Path(__file__).parents[2] / "docs/features.md").read_text(encoding="utf-8")
 TABLE, LINES = TEXT.split("## In one line")
 LINES, _ = LINES.split("## What differs by choice")
-# what the tables promise and this bnkit does not have yet
-LATER = {
-    "renorm", "in_place", "statistics_dtype", "freeze", "update_statistics", "Moments", "fold", "fold_weights",
-    "batch_norm_double_backward",
-}  # fmt: skip
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-5}  # both frameworks work in float32
 
 Host = np.ndarray[Any, Any]
@@ -196,12 +191,9 @@ def names_in_the_table() -> list[str]:
 
 @pytest.mark.parametrize("name", names_in_the_table())
 def test_the_name_in_the_table_is_bnkits(name: str) -> None:
-    homes: list[Any] = [bnkit, bnkit.BatchNorm, getattr(bnkit, "Moments", None)]
+    homes: list[Any] = [bnkit, bnkit.BatchNorm, bnkit.Moments]
     known = {*inspect.signature(bnkit.batch_norm).parameters, *inspect.signature(bnkit.BatchNorm).parameters}
-    exists = name in known or any(hasattr(home, name) for home in homes)
-    if not exists and name in (LATER | {"of", "merge"}):
-        pytest.skip("not in this bnkit yet")
-    assert exists
+    assert name in known or any(hasattr(home, name) for home in homes)
 
 
 def test_a_row_has_as_many_cells_as_the_table_has_columns() -> None:
