@@ -7,6 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from cuda_host.assembly import guarded
 from cuda_host.compiler import compiled, missing_compiler, prebuild
 from cuda_host.host_module import CudaHostError, HostModule
 from cuda_host.schedules import SCHEDULES, same_in_every_schedule
@@ -35,6 +36,13 @@ def cooperative(request: pytest.FixtureRequest, cuda_host_folder: Path) -> HostM
 
 def launch(module: HostModule, name: str, grid: Any, block: Any, *args: Any, shared_mem: int = 0) -> None:
     module.get_function(f"cases::{name}")(grid, block, args, shared_mem)
+
+
+def test_the_names_of_a_long_assembly_are_read_at_once() -> None:
+    """Those of templates of lambdas are full of digits, of which a pattern with two loops tries every division."""
+    lines = ["_ZN5bnkit5bytesE", "_ZN12_GLOBAL__N_15bytesE", "_ZN5bnkit" + "5train" * 40 + "5bytesEi", "_ZN9bytesE"]
+    added = guarded("\n".join(lines), "extern __shared__ uint4 bytes[];").splitlines()[len(lines) :]
+    assert [line for line in added if line.endswith(":")] == ["_ZN5bnkit5bytesE:", "_ZTHN5bnkit5bytesE:"]
 
 
 @pytest.mark.parametrize("name", HALVES)

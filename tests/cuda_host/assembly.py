@@ -71,7 +71,18 @@ def _dynamic_symbols(assembly: str, source: str) -> set[str]:
 
 def _is(symbol: str, name: str) -> bool:
     """Whether this is the mangled name of a variable of that name, whatever namespace it is in."""
-    return symbol == name or re.fullmatch(rf"_ZN(?!\d*_GLOBAL)(\d+\w+)*{len(name)}{name}E", symbol) is not None
+    return symbol == name or (_parts(symbol) or [""])[-1] == name
+
+
+def _parts(symbol: str) -> list[str]:
+    """The names in the mangled name of what is in a namespace that has one: _ZN5bnkit5bytesE is bnkit::bytes."""
+    parts, rest = [], symbol.removeprefix("_ZN")
+    while found := re.match(r"\d+", rest):
+        end = found.end() + int(found[0])
+        parts.append(rest[found.end() : end])
+        rest = rest[end:]
+    whole = symbol.startswith("_ZN") and rest == "E"
+    return parts if whole and not any(part.startswith("_GLOBAL_") for part in parts) else []
 
 
 def _short(symbol: str) -> str:
