@@ -34,6 +34,21 @@ def small_arrays(x: Array, rng: np.random.Generator) -> tuple[Array, ...]:
     return tuple(rng.uniform(low, 2, shape).astype(stored) for low in (-2, -2, -2, 0.5))
 
 
+class Watching:
+    """A launcher that keeps the arguments of the kernels whose names begin so."""
+
+    def __init__(self, launcher: Any, prefix: str, given: list[Any]) -> None:
+        self._launcher, self._prefix, self._given = launcher, prefix, given
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._launcher, name)
+
+    def __call__(self, name: str, blocks: int, arguments: tuple[Any, ...], **options: Any) -> None:
+        if name.startswith(self._prefix):
+            self._given.append(arguments)
+        self._launcher(name, blocks, arguments, **options)
+
+
 def check(
     ops: OverHost,
     shape: tuple[int, ...],
@@ -135,3 +150,29 @@ def test_the_cost_rule_reads_once_what_fits(
     statistics = (made.moments.mean, made.rstd)
     ops.batch_norm_backward(x, x, None, None, *statistics, train=True, count=made.moments.count)
     assert ops.launches == kernels
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("gate", ["open", "by x", "by bits"])
+def test_dx_of_constant_statistics_is_found_without_x(gate: str, train: bool) -> None:
+    """The second pass gets a null pointer, at which a read would end the process."""
+    ops = ops_on(TWO_READS)
+    given: list[Any] = []
+    ops.backend.launcher = Watching(ops.backend.launcher, "bnkit::gradient<", given)
+    rng, shape = np.random.default_rng(0), (1, 5003, 1, 1)
+    x, dy, residual = rng.normal(size=(3, *shape)).astype(np.float32)
+    options: dict[str, Any] = {"activation": None if gate == "open" else "relu"}
+    mean, var = np.zeros((1, 1)), np.full((1, 1), 0.25)
+    made = ops.batch_norm_inference(
+        x, None, None, mean, var, eps=0.0, residual=residual if gate == "by bits" else None, **options
+    )
+    grads = ops.batch_norm_backward(
+        *(dy, x, None, None, mean, 1 / np.sqrt(var)),
+        **options,
+        train=train,
+        count=np.full((1, 1), 5003.0),
+        active=made[1],
+    )
+    assert [arguments[1] is None for arguments in given] == [not train and gate != "by x"]
+    if not train:
+        np.testing.assert_array_equal(grads.dx, np.where((made[0] > 0) | (gate == "open"), 2 * dy, 0))

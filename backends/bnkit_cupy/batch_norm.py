@@ -187,8 +187,9 @@ def backward(
         totals = _two_read_sums(call, inputs, dgamma, dbeta)
         if sums is None:
             sums_of_all = [totals[0, ...], totals[1, ...]]
-        arguments = (*arrays, count, *sums_of_all, dx, dresidual, gate, np.int32(train))
-        call.run("gradient", call.two_reads(), arguments, dy, x, dx, dresidual)
+        needed = x if train or gate == _GATES["by x"] else None
+        arguments = (dy, needed, *arrays[2:], count, *sums_of_all, dx, dresidual, gate, np.int32(train))
+        call.run("gradient", call.two_reads(), arguments, dy, needed, dx, dresidual)
     return BatchNormBackward(dx, dgamma, dbeta, dresidual)
 
 

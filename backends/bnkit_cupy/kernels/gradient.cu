@@ -1,8 +1,8 @@
 // gradient: dx, and the residual's gradient, from the sums of gradient_sums.
 //
-// The second read of a backward. Grid: splits * tiles blocks (tile.cuh), the last first, as in normalize. Reads x and
-// dy, one bit an element where the forward kept them, and writes dx, and dresidual where it is asked for, 16 bytes at a
-// time where the shape allows.
+// The second read of a backward. Grid: splits * tiles blocks (tile.cuh), the last first, as in normalize. Reads dy,
+// x unless it is null, which it may be where the statistics are constants and no ReLU asks for it, and one bit an element
+// where the forward kept them; writes dx, and dresidual where it is asked for, 16 bytes at a time where the shape allows.
 #include "backward.cuh"
 
 namespace bnkit {
@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(threads, 2)
         for (int u = 0; u < batch_size; ++u) {
             valid[u] = tile.has(at, u);
             elements[u] = cursor.element;
-            if (valid[u]) inputs[u] = load<T, V>(x + cursor.element, aligned);
+            if (valid[u] && x) inputs[u] = load<T, V>(x + cursor.element, aligned);
             if (valid[u]) upstream[u] = load<T, V>(dy + cursor.element, aligned);
             cursor.advance();
         }
