@@ -29,26 +29,14 @@ __global__ void __launch_bounds__(threads, 2)
     __syncthreads();
     const OwnGradientLines<A, Walk::owned> lines(shared, tile.column());
     const BackwardArrays<T> to{active, dx, dresidual, gate, train, aligned != 0};
-    Cursor<V, runs> cursor(tile);
-    constexpr int batch_size = in_flight<V>;
-    const index step = batch_size * static_cast<index>(blockDim.y);
-    for (index at = tile.first; at < tile.last; at += step) {
-        Vector<T, V> inputs[batch_size] = {}, upstream[batch_size] = {};
-        index elements[batch_size];
-        bool valid[batch_size];
+    Batches<T, V, runs, 2> batch(tile, {x, dy}, aligned);
+    while (batch.next()) {
 #pragma unroll
-        for (int u = 0; u < batch_size; ++u) {
-            valid[u] = tile.has(at, u);
-            elements[u] = cursor.element;
-            if (valid[u] && x) inputs[u] = load<T, V>(x + cursor.element, aligned);
-            if (valid[u]) upstream[u] = load<T, V>(dy + cursor.element, aligned);
-            cursor.advance();
-        }
-#pragma unroll
-        for (int u = 0; u < batch_size; ++u) {
+        for (int u = 0; u < batch.size; ++u) {
+            const auto& [input, upstream] = batch.of[u];
             A away[V], gradient[V];
-            get_gradient<T, V, runs>(gate, active, lines, inputs[u], upstream[u], tile, at, u, away, gradient);
-            if (valid[u]) put_backward<T, V, runs>(to, lines, away, gradient, elements[u]);
+            get_gradient<T, V, runs>(gate, active, lines, input, upstream, tile, batch.at, u, away, gradient);
+            if (batch.valid[u]) put_backward<T, V, runs>(to, lines, away, gradient, batch.elements[u]);
         }
     }
 }

@@ -28,30 +28,18 @@ __global__ void __launch_bounds__(threads, V == 8 ? 1 : 2)
     __syncthreads();
     const OwnLines<A, Walk::owned> lines(shared, tile.column());
     Sums<A, V, Walk::owned> sums;
-    Cursor<V, runs> cursor(tile);
-    constexpr int batch_size = in_flight<V>;
-    const index step = batch_size * static_cast<index>(blockDim.y);
-    int additions = 0;
-    for (index at = tile.first; at < tile.last; at += step) {
-        Vector<T, V> inputs[batch_size] = {}, upstream[batch_size] = {};
-        bool valid[batch_size];
+    Batches<T, V, runs, 2> batch(tile, {x, dy}, aligned);
+    while (batch.next()) {
 #pragma unroll
-        for (int u = 0; u < batch_size; ++u) {
-            valid[u] = tile.has(at, u);
-            if (valid[u]) inputs[u] = load<T, V>(x + cursor.element, aligned);
-            if (valid[u]) upstream[u] = load<T, V>(dy + cursor.element, aligned);
-            cursor.advance();
-        }
-#pragma unroll
-        for (int u = 0; u < batch_size; ++u) {
+        for (int u = 0; u < batch.size; ++u) {
+            const auto& [input, upstream] = batch.of[u];
             A away[V], gradient[V];
-            get_gradient<T, V, runs>(gate, active, lines, inputs[u], upstream[u], tile, at, u, away, gradient);
-            if (!valid[u]) continue;
+            get_gradient<T, V, runs>(gate, active, lines, input, upstream, tile, batch.at, u, away, gradient);
+            if (!batch.valid[u]) continue;
 #pragma unroll
             for (int v = 0; v < V; ++v) sums.add(v, gradient[v], gradient[v] * away[v]);
         }
-        additions += batch_size;
-        if (additions % short_sum == 0) sums.flush();
+        sums.flush_in_time(batch.size);
     }
     sums.flush();
     add_over_block(memory, tile, sums);

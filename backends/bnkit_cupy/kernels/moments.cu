@@ -8,7 +8,7 @@
 namespace bnkit {
 
 template <typename T, int V, bool runs>
-__global__ void __launch_bounds__(threads, 2)
+__global__ void __launch_bounds__(threads, V == 1 ? 3 : 2)
     moments(const T* __restrict__ x, double* statistics, double* partials, unsigned* tickets, Wide<T>* running_mean,
             Wide<T>* running_var, double decay, double correction, double eps, index groups, index rows, index channels,
             index inner, index splits, index chunk, int aligned) {
@@ -22,30 +22,18 @@ __global__ void __launch_bounds__(threads, 2)
 #pragma unroll
     for (int c = 0; c < Walk::owned; ++c) k[c] = tile.column() < tile.columns ? memory.k[tile.column() + c] : A(0);
     Sums<A, V, Walk::owned> sums;
-    Cursor<V, runs> cursor(tile);
-    constexpr int batch_size = in_flight<V>;
-    const index step = batch_size * static_cast<index>(blockDim.y);
-    int additions = 0;
-    for (index at = tile.first; at < tile.last; at += step) {
-        Vector<T, V> batch[batch_size];
-        bool valid[batch_size];
+    Batches<T, V, runs, 1> batch(tile, {x}, aligned);
+    while (batch.next()) {
 #pragma unroll
-        for (int u = 0; u < batch_size; ++u) {
-            valid[u] = tile.has(at, u);
-            if (valid[u]) batch[u] = load<T, V>(x + cursor.element, aligned);
-            cursor.advance();
-        }
-#pragma unroll
-        for (int u = 0; u < batch_size; ++u) {
-            if (!valid[u]) continue;
+        for (int u = 0; u < batch.size; ++u) {
+            if (!batch.valid[u]) continue;
 #pragma unroll
             for (int v = 0; v < V; ++v) {
-                const A away = widen(batch[u].of[v]) - k[runs ? 0 : v];
+                const A away = widen(batch.of[u][0].of[v]) - k[runs ? 0 : v];
                 sums.add(v, away, away * away);
             }
         }
-        additions += batch_size;
-        if (additions % short_sum == 0) sums.flush();
+        sums.flush_in_time(batch.size);
     }
     sums.flush();
     add_over_block(memory.sums, tile, sums);

@@ -9,7 +9,7 @@
 namespace bnkit {
 
 template <typename T, int V, bool runs>
-__global__ void __launch_bounds__(threads, 2)
+__global__ void __launch_bounds__(threads, V == 1 ? 3 : 2)
     normalize(const T* x, const T* residual, T* y, unsigned* active, const void* mean, int wide_mean,
               const void* spread, int wide_spread, int spread_is_variance, double eps, const Wide<T>* gamma,
               const Wide<T>* beta, int relu, index groups, index rows, index channels, index inner, index splits,
@@ -30,24 +30,12 @@ __global__ void __launch_bounds__(threads, 2)
     __syncthreads();
     const OwnLines<A, Walk::owned> lines(shared, tile.column());
     const ForwardArrays<T> to{residual, y, active, relu, aligned != 0};
-    Cursor<V, runs> cursor(tile);
-    constexpr int batch_size = in_flight<V>;
-    const index step = batch_size * static_cast<index>(blockDim.y);
-    for (index at = tile.first; at < tile.last; at += step) {
-        Vector<T, V> batch[batch_size] = {}, added[batch_size] = {};
-        index elements[batch_size];
-        bool valid[batch_size];
+    Batches<T, V, runs, 2> batch(tile, {x, residual}, aligned);
+    while (batch.next()) {
 #pragma unroll
-        for (int u = 0; u < batch_size; ++u) {
-            valid[u] = tile.has(at, u);
-            elements[u] = cursor.element;
-            if (valid[u]) batch[u] = load<T, V>(x + cursor.element, aligned);
-            if (valid[u] && residual) added[u] = load<T, V>(residual + cursor.element, aligned);
-            cursor.advance();
-        }
-#pragma unroll
-        for (int u = 0; u < batch_size; ++u) {
-            put_forward<T, V, runs>(to, lines, batch[u], added[u], elements[u], tile, at, u);
+        for (int u = 0; u < batch.size; ++u) {
+            const auto& [vector, added] = batch.of[u];
+            put_forward<T, V, runs>(to, lines, vector, added, batch.elements[u], tile, batch.at, u);
         }
     }
 }

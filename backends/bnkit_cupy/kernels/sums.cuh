@@ -28,7 +28,13 @@ template <typename A, int V, int owned> class Sums {
         short_second_[v] += b;
     }
 
-    // To be called after at most `short_sum` additions to each v.
+    // To be called after `additions` to each v, a divisor of `short_sum` that is always the same.
+    __device__ void flush_in_time(int additions) {
+        additions_ += additions;
+        if (additions_ % short_sum == 0) flush();
+    }
+
+    // Before `first` and `second` are read.
     __device__ void flush() {
 #pragma unroll
         for (int v = 0; v < V; ++v) {
@@ -40,6 +46,7 @@ template <typename A, int V, int owned> class Sums {
 
   private:
     A short_first_[V], short_second_[V];
+    int additions_ = 0;
 };
 
 struct SumsMemory {

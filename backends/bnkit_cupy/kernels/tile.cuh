@@ -65,7 +65,7 @@ template <int V, bool runs> class Tile {
 
     // A warp's flags of V bits each fill V words, which lie as the warps walk; -1 where the warp is past the end.
     __device__ index words(index at, int step) const {
-        const int rows = warp_threads / static_cast<int>(blockDim.x), shift = __ffs(rows) - 1;  // of a warp
+        const int shift = __ffs(warp_threads) - (runs ? 1 : __ffs(blockDim.x)), rows = 1 << shift;  // of a warp
         const index mine = at + step * static_cast<index>(blockDim.y) + thread_number() / warp_threads * rows;
         return mine < last ? (number * ((positions + rows - 1) >> shift) + (mine >> shift)) * V : -1;
     }
@@ -99,6 +99,50 @@ template <int V, bool runs> class Cursor {
 
   private:
     index line_, place_, step_place_, step_, carry_;
+};
+
+// A block's part of a tile, some positions of each thread at a time, so that their loads are under way together:
+//
+//     Batches<T, V, runs, 2> batch(tile, {x, dy}, aligned);
+//     while (batch.next()) { each of batch.of[u], in all threads of the warp }
+template <typename T, int V, bool runs, int arrays> class Batches {
+  public:
+    static constexpr int size = in_flight<V>;
+
+    Vector<T, V> of[size][arrays];  // 0 where there are no elements, or no array
+    index elements[size];           // where they are
+    bool valid[size];
+    index at;  // of the first, for the tile
+
+    __device__ Batches(const Tile<V, runs>& tile, const T* const (&from)[arrays], bool aligned)
+        : tile_(tile), cursor_(tile), aligned_(aligned) {
+        at = tile.first - size * static_cast<index>(blockDim.y);
+#pragma unroll
+        for (int a = 0; a < arrays; ++a) from_[a] = from[a];
+    }
+
+    __device__ __forceinline__ bool next() {
+        at += size * static_cast<index>(blockDim.y);
+        if (at >= tile_.last) return false;
+#pragma unroll
+        for (int u = 0; u < size; ++u) {
+            valid[u] = tile_.has(at, u);
+            elements[u] = cursor_.element;
+#pragma unroll
+            for (int a = 0; a < arrays; ++a) {
+                of[u][a] = {};
+                if (valid[u] && from_[a]) of[u][a] = load<T, V>(from_[a] + elements[u], aligned_);
+            }
+            cursor_.advance();
+        }
+        return true;
+    }
+
+  private:
+    const Tile<V, runs>& tile_;
+    Cursor<V, runs> cursor_;
+    const T* from_[arrays];
+    bool aligned_;
 };
 
 // The words of a warp's flags, V bits of each thread.
