@@ -6,7 +6,7 @@ import kernel_oracle as oracle
 import ml_dtypes
 import numpy as np
 import pytest
-from cuda_host.host_backend import DEVICES, ONE_READ, TWO_READS, OverHost, needs_compiler, ops_on
+from cuda_host.host_backend import DEVICES, ONE_READ, SHARED, TWO_READS, OverHost, needs_compiler, ops_on
 
 pytestmark = needs_compiler
 
@@ -22,6 +22,7 @@ SHAPES = [
     (3, 11, 40, 1),
     (1, 5003, 1, 1),
     (1, 2200, 8, 1),
+    (1, 4800, 8, 1),
     (2, 5, 3, 49),
     (1, 3, 2, 5003),
     (1, 600, 2, 32),
@@ -103,7 +104,9 @@ def test_a_training_step_is_that_of_the_formulas(shape: tuple[int, ...], dtype: 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("with_residual", [False, True], ids=["alone", "residual"])
-@pytest.mark.parametrize("shape", [(2, 37, 13, 1), (1, 2200, 8, 1), (2, 5, 3, 49), (1, 600, 2, 32)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(2, 37, 13, 1), (1, 2200, 8, 1), (1, 4800, 8, 1), (2, 5, 3, 49), (1, 600, 2, 32)], ids=str
+)
 def test_a_relu_lets_through_what_the_formulas_do(
     shape: tuple[int, ...], with_residual: bool, dtype: Any, device: str
 ) -> None:
@@ -132,6 +135,8 @@ def test_a_mean_of_ten_thousand_deviations_costs_nothing(shape: tuple[int, ...],
     [
         (ONE_READ, (1, 100, 100, 1), [("train", False), ("backward", False)]),
         (ONE_READ, (1, 5003, 1, 1), [("train", True), ("backward", True)]),
+        (SHARED, (1, 4800, 8, 1), [("train", True), ("backward", True)]),
+        (SHARED, (1, 600, 2, 32), [("train", False), ("backward", False)]),
         (TWO_READS, (1, 100, 100, 1), [("train", False), ("backward", False)]),
         (
             TWO_READS,
@@ -139,7 +144,14 @@ def test_a_mean_of_ten_thousand_deviations_costs_nothing(shape: tuple[int, ...],
             [(k, False) for k in ("moments", "normalize", "gradient_sums", "gradient")],
         ),
     ],
-    ids=["a block", "a chip", "a block without cooperation", "two reads"],
+    ids=[
+        "a block",
+        "a chip",
+        "a chip's shared memory",
+        "blocks' shared memory",
+        "a block without cooperation",
+        "two reads",
+    ],
 )
 def test_the_cost_rule_reads_once_what_fits(
     limits: Any, shape: tuple[int, ...], kernels: list[tuple[str, bool]]

@@ -5,7 +5,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from cuda_host.host_backend import DEVICES, OverHost, needs_compiler, ops_on
+from cuda_host.host_backend import DEVICES, TWO_READS, OverHost, needs_compiler, ops_on
 from cuda_host.schedules import same_in_every_schedule
 from kernel_memory import Memory, is_untouched_around, place, place_nan
 
@@ -14,7 +14,7 @@ pytestmark = needs_compiler
 Array = np.ndarray[Any, Any]
 DTYPES = [np.dtype(d) for d in ("float16", ml_dtypes.bfloat16, "float32", "float64")]
 # Tiles that are cut into parts, in both layouts, and a last tile that is not full.
-SHAPES = [(1, 2200, 8, 1), (1, 600, 2, 32), (2, 19, 72, 1)]
+SHAPES = [(1, 2200, 8, 1), (1, 4800, 8, 1), (1, 600, 2, 32), (2, 19, 72, 1)]
 in_both_ways = pytest.mark.parametrize("device", DEVICES)
 of_every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
@@ -136,3 +136,14 @@ def test_squares_beyond_the_type_and_a_far_first_element_cost_no_digit(shape: tu
 def test_no_thread_reads_what_another_one_writes_at_the_same_time(shape: tuple[int, ...], device: str) -> None:
     """Nor outside of an array, nor shared memory that nobody has written: the checks of a checked module."""
     step(ops_on(DEVICES[device], checked=True), *inputs(shape, np.float32))
+
+
+@pytest.mark.slow
+def test_moments_taken_anew_wait_for_each_other() -> None:
+    """Sums over a block for squares beyond the type, a channel after another, by the checks of a checked module."""
+    x = inputs((1, 600, 8, 1), np.float32)[0] * np.float32(1e30)
+    _, mean, m2 = ops_on(TWO_READS, checked=True).batch_norm_moments(x)
+    wide = x.astype(np.longdouble)
+    # Sums of 600 terms in float64
+    np.testing.assert_allclose(mean[0], wide.mean(axis=(0, 1, 3)), rtol=1e-12)
+    np.testing.assert_allclose(m2[0], 600 * wide.var(axis=(0, 1, 3)), rtol=1e-12)

@@ -1,5 +1,6 @@
 """What is told before a CUDA kernel is launched: wrong arguments by name, and which modules and blocks there can be."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,9 @@ from bnkit_cupy.launch import Launcher
 
 Array = np.ndarray[Any, Any]
 SHAPE = (1, 6, 8, 1)
+H100 = plan.Limits(multiprocessors=132, cooperative=True, shared=227 * 1024)
+A10 = plan.Limits(multiprocessors=72, cooperative=True, shared=99 * 1024)
+T4 = plan.Limits(multiprocessors=40, cooperative=True, shared=64 * 1024)
 
 
 class Compiled:
@@ -169,14 +173,85 @@ def test_a_view_is_cut_into_these_tiles(shape: tuple[int, ...], itemsize: int, e
 
 @pytest.mark.parametrize("shape", [(1, 7, 3, 1), (1, 100_003, 64, 1), (1, 65_536, 256, 1), (1, 256, 64, 12_544)])
 def test_the_parts_of_a_tile_are_all_of_it_and_none_is_empty(shape: tuple[int, ...]) -> None:
-    h100 = plan.Limits(multiprocessors=132, cooperative=True)
     geometry = plan.geometry_of(shape, 4)
-    for cut in (plan.two_reads(geometry, h100), plan.one_read("train", geometry, h100)):
+    for cut in (plan.two_reads(geometry, H100), plan.one_read("train", geometry, H100, 4)):
         if cut is None:
             continue
         assert (cut.splits - 1) * cut.chunk < geometry.positions <= cut.splits * cut.chunk
         assert cut.chunk % geometry.height == 0
-    assert plan.two_reads(geometry, h100).blocks <= max(4 * 132 + geometry.tiles, geometry.tiles)
+    assert plan.two_reads(geometry, H100).blocks <= max(4 * 132 + geometry.tiles, geometry.tiles)
+
+
+@pytest.mark.parametrize(
+    ("limits", "kernel", "shape", "splits", "kept"),
+    [
+        (H100, "train", (1, 1024, 4096, 1), 1, 16),  # 128 tiles of 32 steps
+        (H100, "train", (1, 3136, 256, 1), 7, 0),
+        (H100, "train", (1, 32, 64, 3136), 2, 33),
+        (H100, "backward", (1, 32, 64, 3136), None, None),  # 51 MB
+        (H100, "backward", (1, 64, 256, 196), 1, 5),
+        (H100, "train", (1, 256, 2048, 49), 1, 41),  # single elements
+        (H100, "train", (1, 65_536, 256, 1), None, None),  # 67 MB
+        (H100, "train", (1, 1024, 2112, 1), 2, 0),  # 66 tiles
+        (H100, "train", (1, 1536, 2144, 1), None, None),  # 67 tiles have one block each, and the others nothing to do
+        (H100, "train", (1, 1024, 4256, 1), None, None),  # 133 tiles: a second turn for the last one
+        (A10, "train", (1, 1024, 4096, 1), 1, 16),
+        (T4, "train", (1, 1024, 4096, 1), None, None),
+        (T4, "train", (1, 832, 1280, 1), 1, 10),
+        (T4, "backward", (1, 416, 1280, 1), 1, 5),
+        (T4._replace(cooperative=False), "train", (1, 832, 1280, 1), 1, 10),
+        (T4._replace(cooperative=False), "train", (1, 832, 640, 1), None, None),
+    ],
+)
+def test_what_registers_do_not_hold_goes_to_shared_memory(
+    limits: plan.Limits, kernel: str, shape: tuple[int, ...], splits: int | None, kept: int | None
+) -> None:
+    geometry = plan.geometry_of(shape, 4)
+    cut = plan.one_read(kernel, geometry, limits, 4)
+    if splits is None or kept is None:
+        assert cut is None
+        return
+    assert cut is not None
+    each = cut.chunk // geometry.height
+    arrays = {"train": 1, "backward": 2}[kernel]
+    bytes_of_a_step = plan.THREADS * geometry.vector * 4 * arrays
+    assert (cut.splits, cut.shared) == (splits, kept * bytes_of_a_step)
+    assert each <= plan.HELD[kernel][geometry.vector] + kept
+    if kept:
+        assert cut.shared + plan.OWN_SHARED <= limits.shared
+
+
+def test_the_kernels_take_no_more_shared_memory_than_the_plan_leaves_them() -> None:
+    table = json.loads((launch.KERNELS / "registers.json").read_text())["kernels"]
+    own = [
+        taken[1]
+        for name, row in table.items()
+        if name.startswith(("train.cu", "backward.cu"))
+        for taken in row.values()
+    ]
+    assert own
+    assert plan.OWN_SHARED - 1024 < max(own) <= plan.OWN_SHARED
+
+
+def test_a_kernel_is_told_of_shared_memory_before_it_gets_more() -> None:
+    told: list[Any] = []
+
+    class Kernel:
+        def __setattr__(self, name: str, value: int) -> None:
+            told.append((name, value))
+
+        def __call__(self, grid: Any, block: Any, arguments: Any, *, shared_mem: int) -> None:
+            told.append(shared_mem)
+
+    class Module:
+        def get_function(self, name: str) -> Kernel:
+            return Kernel()
+
+    kernel = device.RawKernels(Module()).get_function("train")
+    for shared in (0, 90_000, 50_000, 90_000, 100_000):
+        kernel((1,), (256,), (), shared)
+    told_of = "max_dynamic_shared_size_bytes"
+    assert told == [0, (told_of, 90_000), 90_000, 50_000, 90_000, (told_of, 100_000), 100_000]
 
 
 def test_a_null_pointer_reaches_cupy_as_one_and_the_texts_of_the_headers_its_cache() -> None:
@@ -184,7 +259,7 @@ def test_a_null_pointer_reaches_cupy_as_one_and_the_texts_of_the_headers_its_cac
 
     class Module:
         def get_function(self, name: str) -> Any:
-            return lambda grid, block, arguments: told.append((name, grid, block, arguments))
+            return lambda grid, block, arguments, *, shared_mem: told.append((name, grid, block, arguments))
 
     class Cupy:
         @staticmethod

@@ -50,7 +50,7 @@ class Call:
         return plans.two_reads(self.geometry, self.launcher.limits)
 
     def one_read(self, kernel: str) -> Plan | None:
-        return plans.one_read(kernel, self.geometry, self.launcher.limits)
+        return plans.one_read(kernel, self.geometry, self.launcher.limits, self.stored.itemsize)
 
     def workspace(self, plan: Plan) -> tuple[Array | None, Array | None]:
         """partials and counters, which one block a tile does without."""
@@ -72,6 +72,7 @@ class Call:
             dtype=self.dtype,
             block=(columns, height),
             cooperative=kernel in plans.HELD and plan.splits > 1,
+            shared=plan.shared,
         )
 
 

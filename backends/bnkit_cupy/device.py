@@ -32,7 +32,10 @@ def raw_module_loader(cupy: Any) -> Callable[[Path, tuple[str, ...], tuple[str, 
 
 
 class RawKernels:
-    """A RawModule whose kernels take None for a null pointer: CuPy hands the driver no argument at all for it."""
+    """A RawModule whose kernels take None for a null pointer, for which CuPy hands the driver no argument at all.
+
+    And any shared memory that the device has: of more than 48 KB a kernel must be told before it is launched.
+    """
 
     def __init__(self, module: Any) -> None:
         self._module = module
@@ -40,12 +43,21 @@ class RawKernels:
     def get_function(self, name: str) -> Callable[..., None]:
         kernel = self._module.get_function(name)
 
-        def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
-            kernel(grid, block, tuple(_NULL if a is None else a for a in arguments))
+        told = 0
+
+        def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...], shared: int = 0) -> None:
+            nonlocal told
+            if shared > told:
+                kernel.max_dynamic_shared_size_bytes = told = shared
+            kernel(grid, block, tuple(_NULL if a is None else a for a in arguments), shared_mem=shared)
 
         return launch
 
 
 def limits_of(cupy: Any, device: int) -> Limits:
     found = cupy.cuda.Device(device).attributes
-    return Limits(multiprocessors=found["MultiProcessorCount"], cooperative=bool(found["CooperativeLaunch"]))
+    return Limits(
+        multiprocessors=found["MultiProcessorCount"],
+        cooperative=bool(found["CooperativeLaunch"]),
+        shared=found["MaxSharedMemoryPerBlockOptin"],
+    )

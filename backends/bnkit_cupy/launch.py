@@ -32,7 +32,7 @@ RULES = {"sgd": (0, 0), "momentum": (1, 1), "nesterov": (1, 1), "adagrad": (1, 0
 STEPPED = ("float32", "float64")  # what parameters are stored in
 
 # load(path, options, names, cooperative) compiles the file with these name expressions and returns a module, of which
-# get_function(name) is called with (grid, block, arguments).
+# get_function(name) is called with (grid, block, arguments, bytes of shared memory that the kernel does not name).
 Load = Callable[[Path, tuple[str, ...], tuple[str, ...], bool], Any]
 
 
@@ -88,6 +88,7 @@ class Launcher:
         dtype: str = "",
         block: tuple[int, ...] = (THREADS, 1),
         cooperative: bool = False,
+        shared: int = 0,
         file: str | None = None,
     ) -> None:
         """Launch the name expression `name` of `file`, which is the name's own where it is not given."""
@@ -98,7 +99,7 @@ class Launcher:
             if key not in self._modules:
                 self._modules[key] = self._load(KERNELS / f"{file}.cu", OPTIONS, names_of(file, dtype), cooperative)
             kernel = self._kernels[(*key, name)] = self._modules[key].get_function(name)
-        kernel((blocks,), block, arguments)
+        kernel((blocks,), block, arguments, shared)
 
     def argument(self, name: str, a: Array | None, dtypes: str | Sequence[str], shape: Sequence[int]) -> Array | None:
         """`a`, checked; None, which a kernel gets as a null pointer, stays None."""

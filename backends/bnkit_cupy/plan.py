@@ -1,16 +1,25 @@
 """How a view is cut into blocks, and whether a kernel reads it once or twice: of shapes and the device's limits.
 
-The cost rule. A kernel that keeps its elements in registers reads them once: it is taken where the rows of every tile
-fit into one block, or where all blocks of the grid are resident together, one a multiprocessor, and the device launches
-them so (cooperative). All else is read twice, by about `_WAVES` blocks for each multiprocessor, or one for each tile.
+The cost rule. A kernel that keeps its elements on the chip reads them once. In registers alone they are kept where the
+rows of every tile fit into one block, or where all blocks of the grid are resident together, one a multiprocessor, and
+the device launches them so (cooperative). Where shared memory holds what registers do not, a multiprocessor is taken to
+have one block at a time. That is worth the saved reads only where as large a share of the multiprocessors is busy as
+is left of the transfers: 2 of 3 in a forward, 3 of 5 in a backward. All else is read twice, by about `_WAVES` blocks
+for each multiprocessor, or one for each tile.
 """
 
 from typing import NamedTuple
 
 THREADS = 256  # of a block
 WARP = 32
-# Vectors of x, and in the backward as many of dy, that a thread holds, by elements of a vector; more of them spill.
-HELD = {"train": {1: 16, 2: 16, 4: 16, 8: 8}, "backward": {1: 8, 2: 8, 4: 8, 8: 4}}
+# Vectors of x, and in the backward as many of dy, that a thread holds in registers, by elements of a vector; more
+# spill, or of single elements would leave a multiprocessor registers for one block only.
+HELD = {"train": {1: 8, 2: 16, 4: 16, 8: 8}, "backward": {1: 8, 2: 8, 4: 8, 8: 4}}
+# Arrays that such a kernel keeps, and its transfers, read once and read twice.
+_ARRAYS = {"train": 1, "backward": 2}
+_TRANSFERS = {"train": (2, 3), "backward": (3, 5)}
+# Of shared memory, what these kernels take for themselves (kernels/registers.json), rounded up.
+OWN_SHARED = 21 * 1024
 _VECTOR_BYTES = 16
 _BATCH = 4  # positions of each thread: a part has a multiple of them
 _WAVES = 4  # blocks for each multiprocessor where the tiles have to be cut
@@ -21,6 +30,7 @@ class Limits(NamedTuple):
 
     multiprocessors: int
     cooperative: bool  # whether it launches grids whose blocks wait for each other
+    shared: int  # bytes of shared memory that a block may have where it asks for them
 
 
 class Geometry(NamedTuple):
@@ -43,6 +53,7 @@ class Plan(NamedTuple):
     geometry: Geometry
     splits: int  # blocks of a tile
     chunk: int  # positions of a block
+    shared: int = 0  # bytes of shared memory of a block, past those that the kernel has anyway
 
     @property
     def blocks(self) -> int:
@@ -66,12 +77,20 @@ def vector_of(length: int, itemsize: int) -> int:
     return 1 if length % full else full
 
 
-def one_read(kernel: str, geometry: Geometry, limits: Limits) -> Plan | None:
+def one_read(kernel: str, geometry: Geometry, limits: Limits, itemsize: int) -> Plan | None:
     """The plan of "train" or "backward"; None where the view has to be read twice."""
-    chunk = geometry.height * HELD[kernel][geometry.vector]
-    plan = Plan(geometry, -(-geometry.positions // chunk), chunk)
-    together = limits.cooperative and plan.blocks <= limits.multiprocessors
-    return plan if plan.splits == 1 or together else None
+    held = HELD[kernel][geometry.vector]
+    steps = -(-geometry.positions // geometry.height)  # vectors of a thread, had the tile one block
+    resident = limits.multiprocessors // geometry.tiles if limits.cooperative else 0
+    each = max(-(-steps // max(resident, 1)), min(steps, held))
+    size = max(each - held, 0) * THREADS * _ARRAYS[kernel] * itemsize * geometry.vector
+    plan = Plan(geometry, -(-steps // each), each * geometry.height, size)
+    if size == 0:
+        return plan
+    waves = -(-plan.blocks // limits.multiprocessors)
+    once, twice = _TRANSFERS[kernel]
+    busy = plan.blocks * twice >= waves * limits.multiprocessors * once
+    return plan if size <= limits.shared - OWN_SHARED and busy else None
 
 
 def two_reads(geometry: Geometry, limits: Limits) -> Plan:

@@ -15,10 +15,12 @@ from cuda_host import compiler
 from cuda_host.device_array import DeviceArray, Namespace, over, refuse_in_capture, to_device, to_host, unwrap
 from cuda_host.host_module import HostModule
 
-# Devices on which the shapes of the tests are read twice, by several blocks a tile, and once.
-TWO_READS = Limits(multiprocessors=4, cooperative=False)
-ONE_READ = Limits(multiprocessors=64, cooperative=True)
-DEVICES = {"two reads": TWO_READS, "one read": ONE_READ}
+# Devices on which the shapes of the tests are read twice, by several blocks a tile, and once, from registers alone and
+# from shared memory too.
+TWO_READS = Limits(multiprocessors=4, cooperative=False, shared=0)
+ONE_READ = Limits(multiprocessors=64, cooperative=True, shared=0)
+SHARED = Limits(multiprocessors=2, cooperative=True, shared=227 * 1024)
+DEVICES = {"two reads": TWO_READS, "one read": ONE_READ, "shared memory": SHARED}
 
 needs_compiler = pytest.mark.skipif(bool(compiler.missing_compiler()), reason=compiler.missing_compiler())
 
@@ -94,9 +96,9 @@ class _Module:
         kernel = self._module.get_function(name)
         noted = (name.partition("<")[0].removeprefix("bnkit::"), self._cooperative)
 
-        def launch(grid: Sequence[int], block: Sequence[int], args: Sequence[Any]) -> None:
+        def launch(grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared_mem: int = 0) -> None:
             self._launches.append(noted)
-            kernel(grid, block, unwrap(tuple(args)))
+            kernel(grid, block, unwrap(tuple(args)), shared_mem)
 
         return launch
 

@@ -1,19 +1,19 @@
 // backward: gradient_sums and gradient in one kernel that reads x and dy once.
 //
-// As in train, each thread keeps `held` vectors of x and of dy in registers, and the blocks of a tile that has several
-// wait for each other in a cooperative launch. Reads x, dy and one bit an element where the forward kept them; writes
-// dx, and dresidual where it is asked for: 3 transfers of the tensor, where two reads cost 5.
+// As in train, each block keeps its part of x and dy on the chip, and the blocks of a tile that has several wait for
+// each other in a cooperative launch. Reads x, dy and one bit an element where the forward kept them; writes dx, and
+// dresidual where it is asked for: 3 transfers of the tensor, where two reads cost 5.
 #include "backward.cuh"
+#include "store.cuh"
 
 namespace bnkit {
 
 template <typename T, int V, bool runs, int held>
-__global__ void __launch_bounds__(threads, 1)
-    backward(const T* dy, const T* __restrict__ x, const unsigned* active, const double* mean, const double* rstd,
-             const Wide<T>* gamma, const Wide<T>* beta, const double* count, double* partials, unsigned* arrived, T* dx,
-             T* dresidual, Wide<T>* dgamma, Wide<T>* dbeta, int gate, int train, index groups, index rows,
-             index channels, index inner, index splits, index chunk, int aligned) {
-    static_assert(held <= short_sum, "a thread's elements are added up in float");
+__global__ void __launch_bounds__(threads, resident<T, V>)
+    backward(const T* dy, const T* __restrict__ x, const unsigned* __restrict__ active, const double* mean,
+             const double* rstd, const Wide<T>* gamma, const Wide<T>* beta, const double* count, double* partials,
+             unsigned* arrived, T* dx, T* dresidual, Wide<T>* dgamma, Wide<T>* dbeta, int gate, int train, index groups,
+             index rows, index channels, index inner, index splits, index chunk, int aligned) {
     using A = Wide<T>;
     using Walk = Tile<V, runs>;
     __shared__ SumsMemory memory;
@@ -21,30 +21,21 @@ __global__ void __launch_bounds__(threads, 1)
     const Shape shape{groups, rows, channels, inner};
     const Walk tile(shape, blockIdx.x, splits, chunk);
     const int thread = thread_number();
-    Vector<T, V> inputs[held] = {}, upstream[held] = {};
-    Cursor<V, runs> cursor(tile);
-#pragma unroll
-    for (int i = 0; i < held; ++i) {
-        if (tile.has(tile.first, i)) {
-            inputs[i] = load<T, V>(x + cursor.element, aligned);
-            upstream[i] = load<T, V>(dy + cursor.element, aligned);
-        }
-        cursor.advance();
-    }
+    const Store<T, V, runs, 2, held> kept(tile, {x, dy}, aligned);
     const index channel = tile.channel + (thread < tile.columns ? thread : 0);
     if (thread < tile.width()) set_affine(shared, thread, channel, mean[channel], rstd[channel], gamma, beta);
     __syncthreads();
     Sums<A, V, Walk::owned> sums;
     {
         const OwnLines<A, Walk::owned> lines(shared, tile.column());
-#pragma unroll
-        for (int i = 0; i < held; ++i) {
+        kept.for_each(nullptr, [&](int step, const auto& own, const Vector<T, V>&, index) {
             A away[V], gradient[V];
-            get_gradient<T, V, runs>(gate, active, lines, inputs[i], upstream[i], tile, tile.first, i, away, gradient);
-            if (!tile.has(tile.first, i)) continue;
+            get_gradient<T, V, runs>(gate, active, lines, own[0], own[1], tile, tile.first, step, away, gradient);
+            if (!tile.has(tile.first, step)) return;
 #pragma unroll
             for (int v = 0; v < V; ++v) sums.add(v, gradient[v], gradient[v] * away[v]);
-        }
+            if ((step + 1) % short_sum == 0) sums.flush();
+        });
     }
     sums.flush();
     add_over_block(memory, tile, sums);
@@ -61,14 +52,11 @@ __global__ void __launch_bounds__(threads, 1)
     __syncthreads();
     const OwnGradientLines<A, Walk::owned> lines(shared, tile.column());
     const BackwardArrays<T> to{active, dx, dresidual, gate, train, aligned != 0};
-    Cursor<V, runs> again(tile);
-#pragma unroll
-    for (int i = 0; i < held; ++i) {
+    kept.for_each(nullptr, [&](int step, const auto& own, const Vector<T, V>&, index element) {
         A away[V], gradient[V];
-        get_gradient<T, V, runs>(gate, active, lines, inputs[i], upstream[i], tile, tile.first, i, away, gradient);
-        if (tile.has(tile.first, i)) put_backward<T, V, runs>(to, lines, away, gradient, again.element);
-        again.advance();
-    }
+        get_gradient<T, V, runs>(gate, active, lines, own[0], own[1], tile, tile.first, step, away, gradient);
+        if (tile.has(tile.first, step)) put_backward<T, V, runs>(to, lines, away, gradient, element);
+    });
 }
 
 }  // namespace bnkit

@@ -53,11 +53,12 @@ template <typename T, int V> __device__ __forceinline__ Vector<T, V> load(const 
     return a;
 }
 
+// To global memory. By a built-in function: of an assignment NVRTC makes one store an element in the longer kernels.
 template <typename T, int V> __device__ __forceinline__ void store(T* to, const Vector<T, V>& a, bool aligned) {
     if (V > 1 && aligned) {
         uint4 bytes;
         memcpy(&bytes, &a, sizeof(a));
-        *reinterpret_cast<uint4*>(to) = bytes;
+        __stwb(reinterpret_cast<uint4*>(to), bytes);
         return;
     }
 #pragma unroll

@@ -1,8 +1,9 @@
 // gradient: dx, and the residual's gradient, from the sums of gradient_sums.
 //
-// The second read of a backward. Grid: splits * tiles blocks (tile.cuh), the last first, as in normalize. Reads dy,
-// x unless it is null, which it may be where the statistics are constants and no ReLU asks for it, and one bit an element
-// where the forward kept them; writes dx, and dresidual where it is asked for, 16 bytes at a time where the shape allows.
+// The second read of a backward. Grid: splits * tiles blocks (tile.cuh), the last first, as in normalize. Reads dy, x
+// unless it is null, which it may be where the statistics are constants and no ReLU asks for it, and one bit an element
+// where the forward kept them; writes dx, and dresidual where it is asked for, 16 bytes at a time where the shape
+// allows.
 #include "backward.cuh"
 
 namespace bnkit {

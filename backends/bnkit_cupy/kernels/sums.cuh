@@ -51,7 +51,7 @@ template <typename A, int V, int owned> class Sums {
 
 struct SumsMemory {
     double warp[2][warps][most_columns];
-    double total[2][most_columns];
+    double total[2][most_columns];  // of a column, only ever touched by the thread of its number
     double strand[2][threads];
     bool last;
 };
@@ -80,7 +80,6 @@ __device__ void add_over_block(SumsMemory& memory, const Tile<V, runs>& tile, Su
             memory.total[s][thread] = total;
         }
     }
-    __syncthreads();
 }
 
 // The place of a tile's column in `partials`, (splits, 2, groups * channels).
@@ -118,7 +117,6 @@ __device__ void add_partials(SumsMemory& memory, const Tile<V, runs>& tile, cons
             memory.total[s][thread] = total;
         }
     }
-    __syncthreads();
 }
 
 // Whether this block is the last of its tile, which then finds the sums of the whole tile in memory.total.
