@@ -1,14 +1,14 @@
 """Data-parallel training by two ranks in one process: a thread each, which share batch norm's statistics."""
 
+import copy
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from bnkit.backend import Array
-from bnkit.batch_norm import batch_norm, batch_norm_backward
 from bnkit.layers import Arrays, BatchNorm, Sequential
 from bnkit.mlp import MLP
+from bnkit.ranks import Reduce
 from bnkit.reference import quiet
 
 RANKS = 2
@@ -57,7 +57,7 @@ class TwoRanks:
             self.meeting.abort()  # the other rank would wait for ever
             raise
 
-    def _reduce(self, rank: int) -> Callable[[Array], Array]:
+    def _reduce(self, rank: int) -> Reduce:
         def reduce(part: Array) -> Array:
             self.parts[rank] = part
             self.meeting.wait()
@@ -68,36 +68,12 @@ class TwoRanks:
         return reduce
 
 
-class _Shared:
-    """A batch norm whose statistics in training are those of all ranks; rank 0 moves the running ones."""
-
-    def __init__(self, layer: BatchNorm, reduce: Callable[[Array], Array], rank: int) -> None:
-        self.layer, self.reduce, self.params = layer, reduce, layer.params
-        self.state: Arrays = layer.state if rank == 0 else {}
-
-    def forward(self, x: Array, *, train: bool, key: Any = None) -> tuple[Array, Any]:
-        layer = self.layer
-        assert layer.decay is not None
-        if self.state:
-            self.state["count"] += 1
-        return batch_norm(
-            x,
-            self.params["gamma"],
-            self.params["beta"],
-            self.state.get("running_mean"),
-            self.state.get("running_var"),
-            train=True,
-            axis=layer.axis,
-            decay=layer.decay,
-            eps=layer.eps,
-            correction=layer.correction,
-            reduce=self.reduce,
-        )
-
-    def backward(self, dy: Array, cache: Any) -> tuple[Array, Arrays]:
-        grads = batch_norm_backward(dy, cache)
-        return grads.dx, {"gamma": grads.dgamma, "beta": grads.dbeta}
-
-
-def _shared(layer: Any, reduce: Callable[[Array], Array], rank: int) -> Any:
-    return _Shared(layer, reduce, rank) if isinstance(layer, BatchNorm) else layer
+def _shared(layer: Any, reduce: Reduce, rank: int) -> Any:
+    """A batch norm on the same parameters whose statistics in training are those of all ranks."""
+    if not isinstance(layer, BatchNorm):
+        return layer
+    own = copy.copy(layer)
+    own.reduce = reduce
+    if rank > 0:
+        own.state = {}  # rank 0 moves the running statistics
+    return own
