@@ -72,7 +72,7 @@ def run(settings: Settings, *, on_progress: Callable[[int, int], None] | None = 
     for name in settings.activations:
         if name not in EDGES:
             raise ValueError(f"activations must be among {', '.join(EDGES)}, got {name!r}")
-    problem = training.load(settings, ("epochs", "bins"), [settings.batch_size])
+    problem = training.load(settings, ("rows", "epochs", "bins"), [settings.batch_size])
     updates = settings.epochs * (problem.x.shape[0] // settings.batch_size)
     pieces = [
         parts.Part(f"{name} {kind}", updates, functools.partial(_train, settings, problem, name, kind))

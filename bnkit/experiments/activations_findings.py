@@ -4,11 +4,10 @@ import statistics
 
 import numpy as np
 
-from bnkit.experiments.findings import Bars, Chart, Findings, Panel, Table, Verdict, row
+from bnkit.experiments import QUESTIONS
+from bnkit.experiments.findings import KINDS, Bars, Chart, Findings, Panel, Table, Verdict, row
 from bnkit.experiments.records import Record
 
-QUESTION = "Does batch norm keep every layer's activations spread, whatever the initial weights?"
-KINDS = {True: "batch norm", False: "plain"}
 # Of the histograms; a value beyond them counts in the first or last interval, one that is no number in the last.
 EDGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, 3.0)}
 ENOUGH = 0.5  # the share of living units, in every layer, with which a network is spread
@@ -19,9 +18,8 @@ def findings(records: list[Record]) -> Findings:
     alive = {key: statistics.mean(seeds.values()) for key, seeds in _by_network(records).items()}
     first, last = min(r["epoch"] for r in records), max(r["epoch"] for r in records)
     verdicts = (_by_batch_norm(alive, first, "before training"), _by_batch_norm(alive, last, "in training"))
-    return Findings(
-        QUESTION, charts(records), (_living(records), _accuracies(records)), (*verdicts, _by_scale(alive, first))
-    )
+    tables = _living(records), _accuracies(records)
+    return Findings(QUESTIONS["activations"], charts(records), tables, (*verdicts, _by_scale(alive, first)))
 
 
 def charts(records: list[Record]) -> tuple[Chart, ...]:
@@ -43,10 +41,10 @@ def charts(records: list[Record]) -> tuple[Chart, ...]:
 
 def _panel(own: list[Record], init: str | float, layer: int) -> Panel:
     bars = []
-    for kind, name in KINDS.items():
+    for kind in (True, False):
         counts = np.sum([r["counts"] for r in own if r["batch_norm"] == kind], axis=0)
         edges = np.linspace(*EDGES[own[0]["activation"]], len(counts) + 1)
-        bars.append(Bars(name, name, tuple(edges.tolist()), tuple((counts / counts.sum()).tolist())))
+        bars.append(Bars(KINDS[kind], KINDS[kind], tuple(edges.tolist()), tuple((counts / counts.sum()).tolist())))
     return Panel(f"{init}, layer {layer}", tuple(bars))
 
 

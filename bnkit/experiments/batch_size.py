@@ -101,7 +101,7 @@ def run(
                 f"rank_batches must be among batches, and even, with more than {settings.correction} rows for each of "
                 f"{RANKS} ranks, got {size}"
             )
-    problem = training.load(settings, ("epochs", "lr_batch", "draws"), settings.batches)
+    problem = training.load(settings, ("rows", "epochs", "lr_batch", "draws"), settings.batches)
     pieces = []
     for case in cases(settings):
         updates = max(1, settings.epochs * problem.x.shape[0] // case.batch)

@@ -3,10 +3,10 @@
 import statistics
 from collections.abc import Sequence
 
+from bnkit.experiments import QUESTIONS
 from bnkit.experiments.findings import Chart, Findings, Line, Panel, Table, Verdict, diverged, line, row
 from bnkit.experiments.records import Record
 
-QUESTION = "What do small batches cost batch norm, and do ghost batches or shared statistics help?"
 PLAIN, NORM, GHOST, SHARED, OWN = "plain", "batch norm", "ghost batches", "two ranks, shared", "two ranks, own"
 STYLES = {PLAIN: "plain", NORM: "batch norm", GHOST: "third", SHARED: "fourth", OWN: "fifth"}
 SAME = 0.01  # accuracies that differ by less are the same
@@ -15,7 +15,7 @@ NEAR = 0.1  # of 1, in which the noise times √rows may lie
 
 def findings(records: list[Record]) -> Findings:
     verdicts = (_law(records), _small(records), _running(records), _ghosts(records), _ranks(records))
-    return Findings(QUESTION, charts(records), (_table(records), _noises(records)), verdicts)
+    return Findings(QUESTIONS["batch-size"], charts(records), (_table(records), _noises(records)), verdicts)
 
 
 def charts(records: list[Record]) -> tuple[Chart, ...]:

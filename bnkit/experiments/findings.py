@@ -1,8 +1,9 @@
 """What an experiment shows: charts to draw, numbers beside published ones, and a verdict on the claim."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from bnkit.experiments.records import Record
 
@@ -17,6 +18,8 @@ STYLES: dict[str, tuple[str, tuple[float, ...]]] = {
     "fifth": ("#E69F00", (8, 2)),
     "sixth": ("#56B4E9", (3, 1, 1, 1, 1, 1)),
 }
+
+KINDS = {False: "plain", True: "batch norm"}  # by whether there is batch norm; the names are those of their styles
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,11 @@ class Findings:
     verdicts: tuple[Verdict, ...]
 
 
+def is_published(settings: Any) -> bool:
+    """Whether all but the seeds and where it is run is as published, which is an experiment's defaults on MNIST."""
+    return bool(dataclasses.replace(settings, data_dir=None, backend=None, seeds=3) == type(settings)(data="mnist"))
+
+
 def row(
     setting: tuple[str, ...], kind: str, values: Sequence[float], published: float | None = None, note: str = ""
 ) -> Row:
@@ -123,4 +131,10 @@ def line(label: str, style: str, records: Sequence[Record], x: str, y: str) -> L
 def diverged(records: Sequence[Record]) -> str:
     """The note on how many of the records tell that their network diverged, if any."""
     count = sum(r["diverged"] for r in records)
-    return f"{count} diverged" if count else ""
+    return f"{count} of {len(records)} diverged" if count else ""
+
+
+def diverged_kinds(records: Sequence[Record]) -> str:
+    """That note for the networks with batch norm and for those without, a line each."""
+    notes = {name: diverged([r for r in records if r["batch_norm"] == kind]) for kind, name in KINDS.items()}
+    return "\n".join(f"{name}: {note}" for name, note in reversed(notes.items()) if note)

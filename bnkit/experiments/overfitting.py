@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from bnkit.experiments import overfitting_findings, parts, training
 from bnkit.experiments.drawing import draw
-from bnkit.experiments.findings import Findings
+from bnkit.experiments.findings import Findings, is_published
 from bnkit.experiments.parts import Told
 from bnkit.experiments.records import Record
 from bnkit.experiments.training import Problem
@@ -126,7 +126,8 @@ def run(
     training rows, and of one batch of them, None without batch norm. on_progress(done, total) counts updates.
     """
     listed = groups(settings)
-    problem = training.load(settings, ("epochs", "decay_epochs", "every"), [g.batch_size for g in listed])
+    counts = ("rows", "epochs", "decay_epochs", "every")
+    problem = training.load(settings, counts, [g.batch_size for g in listed])
     rows = problem.x.shape[0]
     work = functools.partial(_train, settings, problem)
     pieces = [parts.Part(g.name, updates(g, rows), functools.partial(work, g)) for g in listed]
@@ -134,8 +135,7 @@ def run(
 
 
 def findings(records: list[Record], settings: Settings) -> Findings:
-    published = dataclasses.replace(settings, data_dir=None, backend=None, seeds=3) == Settings(data="mnist")
-    return overfitting_findings.findings(records, published=published)
+    return overfitting_findings.findings(records, published=is_published(settings))
 
 
 def plot(records: list[Record]) -> Any:

@@ -3,10 +3,10 @@
 import statistics
 from collections.abc import Sequence
 
-from bnkit.experiments.findings import Chart, Findings, Panel, Row, Table, Verdict, diverged, line, row
+from bnkit.experiments import QUESTIONS
+from bnkit.experiments.findings import KINDS, Chart, Findings, Panel, Row, Table, Verdict, diverged, line, row
 from bnkit.experiments.records import Record
 
-QUESTION = "Does batch norm suppress overfitting?"
 PLAIN, DROPOUT, DECAY = "none", "dropout", "weight decay"
 NORM, NORM_HIGH, NORM_DROPOUT = "batch norm", "batch norm, high lr", "batch norm and dropout"
 ALL, ALL_HIGH = "batch norm of all rows", "batch norm of all rows, high lr"
@@ -30,7 +30,7 @@ def findings(records: list[Record], *, published: bool) -> Findings:
     """published: whether the records are of the published setting."""
     verdicts = (_at_published(records), _running(records), _dropout(records), _noise(records), _search(records))
     tables = (_table(records, published), _statistics(records), _searched(records))
-    return Findings(QUESTION, charts(records), tables, verdicts)
+    return Findings(QUESTIONS["overfitting"], charts(records), tables, verdicts)
 
 
 def charts(records: list[Record]) -> tuple[Chart, ...]:
@@ -47,8 +47,8 @@ def charts(records: list[Record]) -> tuple[Chart, ...]:
     cells = []
     for init, size in dict.fromkeys((r["init"], r["batch_size"]) for r in found):
         own = [r for r in found if (r["init"], r["batch_size"]) == (init, size)]
-        both = [("batch norm", True), ("plain", False)]
-        kinds = [line(k, k, [r for r in own if r["batch_norm"] == norm], "lr", "test") for k, norm in both]
+        both = [(KINDS[norm], [r for r in own if r["batch_norm"] == norm]) for norm in (True, False)]
+        kinds = [line(name, name, of_kind, "lr", "test") for name, of_kind in both]
         cells.append(Panel(f"initial weights {init}, batch {size}", tuple(kinds)))
     title = "The search: test accuracy at the end"
     search = Chart(title, "learning rate", "test accuracy", tuple(cells), columns=3, log_x=True, y_range=(0.0, 1.0))
@@ -100,7 +100,7 @@ def _cells(records: list[Record]) -> dict[tuple[str, str, str], dict[bool, list[
 def _searched(records: list[Record]) -> Table:
     rows = []
     for setting, kinds in _cells(records).items():
-        for norm, name in ((False, "plain"), (True, "batch norm")):
+        for norm, name in KINDS.items():
             tests = [r["test"] for r in kinds[norm]]
             rows.append(row(setting, f"{name}, test", tests, note=diverged(kinds[norm])))
             rows.append(row(setting, f"{name}, gap", _gaps(kinds[norm])))

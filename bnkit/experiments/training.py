@@ -32,12 +32,16 @@ class Problem(NamedTuple):
 
 
 def load(settings: Any, positive: Sequence[str], batch_sizes: Sequence[int]) -> Problem:
-    """The problem of `settings`, of which `positive` names ints that are at least 1; a batch fits into the rows."""
-    for name in ("seeds", "rows", *positive):
+    """The problem of `settings`, all the training rows where these have no `rows`; a batch fits into them.
+
+    positive: besides the seeds, settings that must be ints of at least 1.
+    """
+    for name in ("seeds", *positive):
         checks.check_int(name, getattr(settings, name))
     backend = get_backend(settings.backend)  # one that cannot run says so before the data are loaded
     data = datasets.load(settings.data, path=settings.data_dir)
-    x, t = data.x_train[: settings.rows], data.t_train[: settings.rows]
+    rows = getattr(settings, "rows", None)
+    x, t = data.x_train[:rows], data.t_train[:rows]
     for size in batch_sizes:
         checks.check_int("batch_size", size)
         if size > x.shape[0]:

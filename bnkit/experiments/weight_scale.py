@@ -14,18 +14,29 @@ from typing import Any
 
 import numpy as np
 
-from bnkit import checks, data, lockstep
+from bnkit import lockstep
 from bnkit.backend import get_backend
+from bnkit.experiments import QUESTIONS, training
 from bnkit.experiments.drawing import draw
-from bnkit.experiments.findings import Chart, Findings, Line, Panel, Row, Table, Verdict
+from bnkit.experiments.findings import (
+    KINDS,
+    Chart,
+    Findings,
+    Panel,
+    Row,
+    Table,
+    Verdict,
+    diverged_kinds,
+    is_published,
+    line,
+)
+from bnkit.experiments.parts import Told
 from bnkit.experiments.records import Record
 from bnkit.init import generator
 from bnkit.mlp import MLP
 from bnkit.optim import SGD
 
 SCALES = tuple(float(s) for s in np.logspace(0, -4, num=16))
-QUESTION = "Does batch norm make learning less dependent on the initial weights?"
-KINDS = {False: "plain", True: "batch norm"}
 SOURCE = "the tutorial's own code, mean of 3 seeds"
 # Accuracy at the last record by scale, plain and with batch norm.
 PUBLISHED = {
@@ -74,16 +85,8 @@ def run(settings: Settings, *, on_progress: Callable[[int, int], None] | None = 
     epoch, as in the tutorial: epoch e (from 1) comes after (e - 1) * rows / batch_size + 1 updates. `diverged` tells
     that a logit was not finite then. on_progress(done, total) counts updates.
     """
-    for name in ("seeds", "epochs", "rows", "batch_size"):
-        checks.check_int(name, getattr(settings, name))
-    get_backend(settings.backend)  # one that cannot run says so before the data are loaded
-    loaded = data.load(settings.data, path=settings.data_dir)
-    x, t = loaded.x_train[: settings.rows], loaded.t_train[: settings.rows]
-    if settings.batch_size > x.shape[0]:
-        raise ValueError(
-            f"batch_size must be at most the {x.shape[0]} rows of {settings.data}, got {settings.batch_size}"
-        )
-    return train(settings, x, t, loaded.classes, on_progress=on_progress)
+    problem = training.load(settings, ("rows", "epochs"), [settings.batch_size])
+    return train(settings, problem.x, problem.t, problem.sizes[-1], on_progress=on_progress)
 
 
 def train(
@@ -118,7 +121,7 @@ def _tell(on_progress: Callable[[int, int], None] | None, before: int, total: in
 
 
 def _epochs(
-    settings: Settings, seed: int, x: Any, t: Any, sizes: tuple[int, ...], told: Callable[[int], None] | None
+    settings: Settings, seed: int, x: Any, t: Any, sizes: tuple[int, ...], told: Told | None
 ) -> Iterator[list[list[Record]]]:
     """Train one part of the scales, and yield each epoch's records, plain and with batch norm; told(updates so far)."""
     backend = get_backend(settings.backend)
@@ -157,44 +160,34 @@ def findings(records: list[Record], settings: Settings) -> Findings:
     table = final(records)
     rows = []
     for scale, kinds in table.items():
-        figures = PUBLISHED.get(f"{scale:.3g}", ()) if _is_published(settings) else ()
+        figures = PUBLISHED.get(f"{scale:.3g}", ()) if is_published(settings) else ()
         for index, (kind, (mean, low, high, diverged)) in enumerate(kinds.items()):
             published = figures[index] if figures else None
-            note = f"{diverged} diverged" if diverged else ""
+            note = f"{diverged} of {settings.seeds} diverged" if diverged else ""
             if kind and figures:
                 note = note or NOTES.get(f"{scale:.3g}", "")
             rows.append(Row((f"{scale:.3g}",), KINDS[kind], published, mean, low, high, note))
     over = "" if settings.seeds == 1 else f", mean and range over {settings.seeds} seeds"
     shown = Table(f"accuracy on the training images{over}", ("W",), tuple(rows), SOURCE, TOLERANCE)
-    return Findings(QUESTION, charts(records), (shown,), _verdicts(table))
+    return Findings(QUESTIONS["weight-scale"], charts(records), (shown,), _verdicts(table))
 
 
 def charts(records: list[Record]) -> tuple[Chart, ...]:
     """The tutorial's figure: a grid of accuracy against epochs, one panel a scale."""
     panels = []
-    seeds = sorted({r["seed"] for r in records})
+    seeds = len({r["seed"] for r in records})
     last = max(r["epoch"] for r in records)
     for scale in sorted({r["scale"] for r in records}, reverse=True):
-        lines, notes = [], []
-        for kind in (True, False):
-            own = {(r["seed"], r["epoch"]): r for r in records if (r["scale"], r["batch_norm"]) == (scale, kind)}
-            epochs = sorted({epoch for _, epoch in own})
-            runs = {f"seed {s}": tuple(own[s, e]["accuracy"] for e in epochs) for s in seeds}
-            lines.append(Line(KINDS[kind], KINDS[kind], tuple(map(float, epochs)), runs))
-            if diverged := sum(own[s, last]["diverged"] for s in seeds):
-                notes.append(f"{KINDS[kind]}: {diverged} of {len(seeds)} diverged")
-        panels.append(Panel(f"W = {scale:.3g}", tuple(lines), "\n".join(notes)))
-    title = f"Standard deviation W of the initial weights; mean of {len(seeds)} seeds, the band spans them"
+        own = [r for r in records if r["scale"] == scale]
+        both = [(KINDS[kind], [r for r in own if r["batch_norm"] == kind]) for kind in (True, False)]
+        lines = tuple(line(name, name, of_kind, "epoch", "accuracy") for name, of_kind in both)
+        panels.append(Panel(f"W = {scale:.3g}", lines, diverged_kinds([r for r in own if r["epoch"] == last])))
+    title = f"Standard deviation W of the initial weights; mean of {seeds} seeds, the band spans them"
     return (Chart(title, "epoch", "accuracy on the training images", tuple(panels), y_range=(0.0, 1.0)),)
 
 
 def plot(records: list[Record]) -> Any:
     return draw(charts(records))
-
-
-def _is_published(settings: Settings) -> bool:
-    """Whether all but the seeds and where it is run is the tutorial's."""
-    return dataclasses.replace(settings, data_dir=None, backend=None, seeds=3) == Settings(data="mnist")
 
 
 def _verdicts(table: dict[float, dict[bool, tuple[float, float, float, int]]]) -> tuple[Verdict, ...]:
@@ -249,18 +242,15 @@ def _networks(batch_norm: bool, sizes: tuple[int, ...], seed: int, settings: Set
 
 
 def _measure(model: MLP, x: Any, t: Any, kind: bool, seed: int, epoch: int, settings: Settings) -> list[Record]:
-    xp, to_numpy = model.backend.xp, model.backend.to_numpy
-    logits = model.predict(x)
-    accuracies = to_numpy(xp.mean(xp.astype(xp.argmax(logits, axis=-1) == t, xp.float64), axis=-1))
-    finite = to_numpy(xp.all(xp.isfinite(logits), axis=(-2, -1)))
+    accuracies, diverged = training.measured(model, x, t)
     return [
         {
             "scale": scale,
             "batch_norm": kind,
             "seed": seed,
             "epoch": epoch,
-            "accuracy": float(accuracy),
-            "diverged": not bool(ok),
+            "accuracy": accuracies[i],
+            "diverged": diverged[i],
         }
-        for scale, accuracy, ok in zip(settings.scales, accuracies, finite, strict=True)
+        for i, scale in enumerate(settings.scales)
     ]
