@@ -7,24 +7,33 @@ one program; those whose weights are all NaN are left out of it from then on.
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bnkit import checks, data
-from bnkit.backend import get_backend
-from bnkit.experiments import learning_rate_groups as groups
-from bnkit.experiments import learning_rate_progress as progress
+from bnkit import checks
+from bnkit.experiments import QUESTIONS, learning_rate_networks, parts, training
 from bnkit.experiments.drawing import draw
-from bnkit.experiments.findings import Chart, Findings, Line, Panel, Table, Verdict, row
+from bnkit.experiments.findings import (
+    KINDS,
+    Chart,
+    Findings,
+    Panel,
+    Table,
+    Verdict,
+    diverged,
+    diverged_kinds,
+    is_published,
+    line,
+    row,
+)
 from bnkit.experiments.records import Record
 
-QUESTION = "Does batch norm allow larger learning rates, and so faster learning?"
 SOURCE = "Udacity deep-learning, Batch_Normalization_Lesson.ipynb, one run"
 RERUN = "an independent rerun of the paper's network, one run"
 TOLERANCE = 0.01  # one run against three: a percent of accuracy is what seeds leave open
-KINDS = {False: "plain", True: "batch norm"}
 # Test accuracy by initial scale, learning rate and activation: plain, with batch norm.
 PUBLISHED = {
     (0.05, 0.01, "relu"): (0.9748, 0.9803),
@@ -93,26 +102,27 @@ def run(
 
     scale, lr, activation, batch_norm, seed, step, accuracy (on the test images, in inference), diverged (a logit is not
     finite), and p15, p50 and p85: percentiles of what the first unit of the last hidden layer gets, over the first test
-    images. on_progress(done, total) counts updates of all groups of networks.
-    checkpoint: a file that is written whenever accuracies have been measured and, where it exists, gone on from, to the
-    same records; ValueError where it is of other settings or data.
+    images. on_progress(done, total) counts updates, of all networks of one activation, kind and seed together.
     """
-    for name in ("seeds", "updates", "batch_size", "percentile_rows"):
-        checks.check_int(name, getattr(settings, name))
+    checks.check_int("updates", settings.updates)
     for scale, lr, activation in settings.cells:
         checks.check_choice("activation", activation, ("relu", "sigmoid", "tanh"))
         checks.check_real("scale", scale, least=0.0)
         checks.check_real("lr", lr, least=0.0)
     if any(not 0 < n <= settings.updates for n in settings.measured):
         raise ValueError(f"measured must be from 1 to the {settings.updates} updates, got {settings.measured}")
-    get_backend(settings.backend)  # one that cannot run says so before the data are loaded
-    loaded = data.load(settings.data, path=settings.data_dir)
-    if settings.batch_size > loaded.x_train.shape[0]:
-        raise ValueError(
-            f"batch_size must be at most the {loaded.x_train.shape[0]} rows of {settings.data}, "
-            f"got {settings.batch_size}"
+    problem = training.load(settings, ("percentile_rows",), [settings.batch_size])
+    pieces = [
+        parts.Part(
+            f"seed {seed}, {activation}, {name}",
+            settings.updates,
+            functools.partial(learning_rate_networks.train, settings, problem, activation, kind, seed),
         )
-    return progress.train(settings, groups.Data.of(loaded, settings), on_progress=on_progress, checkpoint=checkpoint)
+        for seed in range(settings.seeds)
+        for kind, name in KINDS.items()
+        for activation in dict.fromkeys(activation for _, _, activation in settings.cells)
+    ]
+    return parts.run(pieces, settings, on_progress=on_progress, checkpoint=checkpoint)
 
 
 def findings(records: list[Record], settings: Settings) -> Findings:
@@ -126,23 +136,25 @@ def findings(records: list[Record], settings: Settings) -> Findings:
     if PAPER in settings.cells:
         title = f"the paper's network, test accuracy after {last:,} updates"
         tables.append(_table(title, records, last, [PAPER], PUBLISHED_PAPER, RERUN, settings))
-    return Findings(QUESTION, charts(records, settings), tuple(tables), _verdicts(records, settings))
+    return Findings(QUESTIONS["learning-rate"], charts(records, settings), tuple(tables), _verdicts(records, settings))
 
 
 def charts(records: list[Record], settings: Settings) -> tuple[Chart, ...]:
     """Accuracy against updates, a panel a setting, and the percentiles of the paper's figure 1."""
-    panels = []
+    panels, last = [], max(r["step"] for r in records)
     for cell in settings.cells:
-        lines = tuple(_line(records, cell, kind, "accuracy", KINDS[kind], KINDS[kind]) for kind in (True, False))
-        panels.append(Panel(_name(cell), lines, _diverged(records, cell)))
+        both = {kind: _of(records, cell, kind) for kind in (True, False)}
+        lines = tuple(line(KINDS[kind], KINDS[kind], own, "step", "accuracy") for kind, own in both.items())
+        at_end = [r for own in both.values() for r in own if r["step"] == last]
+        panels.append(Panel(_name(cell), lines, diverged_kinds(at_end)))
     seeds = len({r["seed"] for r in records})
     title = f"Initial scale W and learning rate; mean of {seeds} seeds, the band spans them"
     found = [Chart(title, "updates", "test accuracy", tuple(panels), log_x=True, y_range=(0.0, 1.0))]
     if PAPER in settings.cells:
         styles = {"p85": "third", "p50": "batch norm", "p15": "plain"}
         panels = [
-            Panel(KINDS[kind], tuple(_line(records, PAPER, kind, p, f"{p[1:]} %", styles[p]) for p in styles))
-            for kind in (False, True)
+            Panel(name, tuple(line(f"{p[1:]} %", styles[p], _of(records, PAPER, kind), "step", p) for p in styles))
+            for kind, name in KINDS.items()
         ]
         title = f"What a unit of the last hidden layer gets as the network learns ({_name(PAPER)}): its percentiles"
         found.append(Chart(title, "updates", "input of the sigmoid", tuple(panels), columns=2, log_x=True))
@@ -164,17 +176,15 @@ def _table(
     settings: Settings,
 ) -> Table:
     """published figures stand beside the lesson's own setting only."""
-    shown = published if _is_published(settings) else {}
+    shown = published if is_published(settings) else {}
     rows = []
     for cell in cells:
         if published is PUBLISHED_EARLY and cell not in published:
             continue
         for kind in (False, True):
             own = [r for r in _of(records, cell, kind) if r["step"] == step]
-            bad = sum(r["diverged"] for r in own)
-            note = f"{bad} of {len(own)} diverged" if bad else ""
             figure = shown[cell][kind] if cell in shown else None
-            rows.append(row(_setting(cell), KINDS[kind], [r["accuracy"] for r in own], figure, note))
+            rows.append(row(_setting(cell), KINDS[kind], [r["accuracy"] for r in own], figure, diverged(own)))
     return Table(title, ("W", "learning rate", "activation"), tuple(rows), source, TOLERANCE)
 
 
@@ -224,11 +234,6 @@ def _verdicts(records: list[Record], settings: Settings) -> tuple[Verdict, ...]:
     )
 
 
-def _is_published(settings: Settings) -> bool:
-    """Whether all but the seeds and where it is run is the lesson's."""
-    return dataclasses.replace(settings, data_dir=None, backend=None, seeds=3) == Settings(data="mnist")
-
-
 def _of(records: list[Record], cell: tuple[float, float, str], kind: bool) -> list[Record]:
     return [r for r in records if (r["scale"], r["lr"], r["activation"], r["batch_norm"]) == (*cell, kind)]
 
@@ -236,23 +241,6 @@ def _of(records: list[Record], cell: tuple[float, float, str], kind: bool) -> li
 def _mean(records: list[Record], cell: tuple[float, float, str], kind: bool, step: int) -> float:
     values = [r["accuracy"] for r in _of(records, cell, kind) if r["step"] == step]
     return float(sum(values) / len(values))
-
-
-def _line(records: list[Record], cell: Any, kind: bool, field: str, label: str, style: str) -> Line:
-    own = {(r["seed"], r["step"]): r[field] for r in _of(records, cell, kind)}
-    steps = sorted({step for _, step in own})
-    runs = {f"seed {seed}": tuple(own[seed, step] for step in steps) for seed in sorted({seed for seed, _ in own})}
-    return Line(label, style, tuple(map(float, steps)), runs)
-
-
-def _diverged(records: list[Record], cell: Any) -> str:
-    notes = []
-    for kind in (True, False):
-        own = _of(records, cell, kind)
-        at_end = [r for r in own if r["step"] == max(r["step"] for r in own)]
-        if bad := sum(r["diverged"] for r in at_end):
-            notes.append(f"{KINDS[kind]}: {bad} of {len(at_end)} diverged")
-    return "\n".join(notes)
 
 
 def _setting(cell: tuple[float, float, str]) -> tuple[str, str, str]:
