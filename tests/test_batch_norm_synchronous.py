@@ -1,4 +1,4 @@
-"""`BatchNorm(reduce=…)`, batch norm over ranks that threads stand for: uneven and empty ones, and what is counted."""
+"""Batch norm over ranks that threads stand for, as a function and a layer: uneven and empty ones, what is counted."""
 
 import copy
 import functools
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import textbook
 
 import bnkit
 from bnkit.backend import Backend
@@ -19,6 +20,12 @@ EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}  # float64: a few roundin
 
 def random(*shape: int, seed: int = 0) -> Host:
     return np.random.default_rng((seed, *shape)).normal(0.5, 1.5, shape)
+
+
+def parameters(channels: int) -> list[Host]:
+    """gamma, beta, running_mean, running_var"""
+    rng = np.random.default_rng(channels)
+    return [rng.uniform(low, 2, channels) for low in (-2, -1, -1, 0.5)]
 
 
 def on_ranks(ranks: int, work: Callable[[int, Callable[[Any], Any]], Any]) -> list[Any]:
@@ -48,6 +55,81 @@ def on_ranks(ranks: int, work: Callable[[int, Callable[[Any], Any]], Any]) -> li
         if isinstance(result, BaseException):
             raise result
     return [results[rank] for rank in range(ranks)]
+
+
+@pytest.mark.parametrize("cuts", [(4,), (1,), (0,), (9,), (3, 3), (2, 7)], ids=str)
+@pytest.mark.parametrize("option", [None, "mask", "residual and relu"])
+def test_ranks_that_reduce_give_what_the_whole_batch_gives(
+    cuts: tuple[int, ...], option: str | None, backend: Backend
+) -> None:
+    x, dy, residual, small = random(9, 4), random(9, 4, seed=1), random(9, 4, seed=2), parameters(4)
+    mask = random(9, 4, seed=3) > -0.3
+    options: dict[str, Host] = {"mask": mask} if option == "mask" else {}
+    activation = None
+    if option == "residual and relu":
+        options, activation = {"residual": residual}, "relu"
+    bounds, calls = [0, *cuts, 9], []
+
+    def there(a: Host) -> Any:
+        return backend.asarray(a.copy())
+
+    def work(rank: int, reduce: Callable[[Any], Any]) -> list[Host]:
+        def counted(a: Any) -> Any:
+            calls.append(rank)
+            return reduce(a)
+
+        rows = slice(bounds[rank], bounds[rank + 1])
+        arrays = [there(a) for a in small]
+        own = {name: there(a[rows]) for name, a in options.items()}
+        y, cache = bnkit.batch_norm(there(x[rows]), *arrays, train=True, activation=activation, reduce=counted, **own)
+        grads = bnkit.batch_norm_backward(there(dy[rows]), cache)
+        return [backend.to_numpy(a) for a in (y, grads.dx, *arrays[2:], grads.dgamma, grads.dbeta)]
+
+    results = on_ranks(len(bounds) - 1, work)
+    assert sorted(calls) == sorted(3 * list(range(len(results))))
+    want = textbook.forward(x, *small, activation=activation, **options)
+    gradients = textbook.backward(dy, x, *small, activation=activation, **options)
+    joined = [np.concatenate([r[i] for r in results]) for i in (0, 1)]
+    for got, wanted in zip(joined, (want.y, gradients.dx), strict=True):
+        np.testing.assert_allclose(got, wanted.astype(float), **EXACT)
+    for result in results:
+        np.testing.assert_allclose(result[2], want.running_mean.astype(float), **EXACT)
+        np.testing.assert_allclose(result[3], want.running_var.astype(float), **EXACT)
+    for i, wanted in ((4, gradients.dgamma), (5, gradients.dbeta)):  # each rank has the gradient of its own rows
+        np.testing.assert_allclose(sum(r[i] for r in results), wanted.astype(float), **EXACT)
+
+
+def test_ranks_that_are_all_empty_move_nothing(backend: Backend) -> None:
+    small = [backend.asarray(a.copy()) for a in parameters(4)]
+    y, cache = bnkit.batch_norm(backend.asarray(random(0, 4)), *small, train=True, reduce=lambda a: a + a)
+    bnkit.batch_norm_backward(y, cache)
+    for a, b in zip(small, parameters(4), strict=True):
+        np.testing.assert_array_equal(backend.to_numpy(a), b)
+
+
+def test_a_rank_that_fails_has_written_nothing(backend: Backend) -> None:
+    calls = []
+
+    def fails(a: Any) -> Any:
+        calls.append(a)
+        if len(calls) == 2:
+            raise ConnectionError
+        return a
+
+    small, out = [backend.asarray(a.copy()) for a in parameters(4)], backend.asarray(random(7, 4, seed=1))
+    with pytest.raises(ConnectionError):
+        bnkit.batch_norm(backend.asarray(random(7, 4)), *small, train=True, reduce=fails, out=out)
+    for a, b in zip((*small, out), (*parameters(4), random(7, 4, seed=1)), strict=True):
+        np.testing.assert_array_equal(backend.to_numpy(a), b)
+
+
+def test_reduce_is_not_called_in_inference(backend: Backend) -> None:
+    def never(a: Any) -> Any:
+        raise AssertionError("inference needs no other rank")
+
+    small = [backend.asarray(a) for a in parameters(4)]
+    _, cache = bnkit.batch_norm(backend.asarray(random(7, 4)), *small, train=False, reduce=never)
+    bnkit.batch_norm_backward(backend.asarray(random(7, 4)), cache)
 
 
 @pytest.mark.parametrize("cuts", [(4,), (1,), (0,), (9,), (3, 3)], ids=str)
