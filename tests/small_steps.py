@@ -4,17 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bnkit.testing.optimizer import RULES as RULES
+
 Array = np.ndarray[Any, Any]
 
-# How many arrays a rule remembers, and the decays that weigh them.
-RULES: dict[str, tuple[int, tuple[float, ...]]] = {
-    "sgd": (0, ()),
-    "momentum": (1, (0.9,)),
-    "nesterov": (1, (0.8,)),
-    "adagrad": (1, ()),
-    "rmsprop": (1, (0.99,)),
-    "adam": (2, (0.9, 0.999)),
-}
 # One element, fewer than a vector, entries that vectors reach across, several tasks, no axis.
 SHAPES = [(1,), (3,), (4, 3), (5, 1, 7), (3, 20_011), (2, 33, 70), (16, 1), ()]
 

@@ -1,6 +1,7 @@
 """The batch-size experiment: its records, ranks, noise and verdicts on small settings."""
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -68,16 +69,15 @@ def test_two_ranks_that_share_statistics_are_one_batch():
     for found, wanted in ((grads, expected), (two.state, one.state)):
         for name in wanted:
             # float64; the bias before batch norm has a gradient of 0 but for roundings
-            np.testing.assert_allclose(found[name], wanted[name], rtol=1e-9, atol=1e-15 if "state" in name else 1e-12)
+            np.testing.assert_allclose(found[name], wanted[name], rtol=1e-9, atol=1e-12)
 
 
 def test_an_error_in_one_rank_ends_the_other(monkeypatch):
     model = MLP((5, 7, 3), replicas=1, seed=[0], backend="numpy")
     with TwoRanks(model) as ranks:
-        ranks.networks[1].layers = ()
         monkeypatch.setattr(ranks.networks[1], "forward", lambda *args, **kwargs: 1 / 0)
         x, t = np.ones((1, 4, 5), np.float32), np.zeros((1, 4), np.int64)
-        with pytest.raises(Exception):  # noqa: B017 - that rank's own, or the broken meeting
+        with pytest.raises((ZeroDivisionError, threading.BrokenBarrierError)):  # that rank's own, or the broken meeting
             ranks.gradients(x, t)
 
 

@@ -80,6 +80,7 @@ def test_the_reference_reads_the_bits_of_the_kernels(shape: tuple[int, ...], dty
     masked = ops.batch_norm_backward(*given, mask=np.ones(shape, bool), **gate, **rest)
     np.testing.assert_array_equal(masked.dresidual, kernel.dresidual)
     sums = ops.batch_norm_gradient_sums(*given, mask=np.ones(shape, bool), **gate)
+    # A thread's own sums are float32.
     np.testing.assert_allclose(sums[0], ops.batch_norm_gradient_sums(*given, **gate)[0], rtol=1e-5)
     flags = made.y > 0
     np.testing.assert_array_equal(unpack_bits(np, ops._plain_bits(made.active, x), shape), flags)

@@ -62,6 +62,7 @@ def test_float32_predicts_within_1e_6_of_the_largest_logit(backend):
     x = draw(50, 64, dtype="float32")
     got, want = (backend.to_numpy(m.predict(x)) for m in (fold(model), model))
     assert got.dtype == "float32"
+    # Sums of 100 products in float32, of other factors: some roundings of the largest.
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * abs(want).max())
 
 

@@ -8,7 +8,7 @@ from commands import workplace as workplace
 
 from bnkit import experiments
 from bnkit.cli import main
-from bnkit.experiments import batch_size, overfitting, weight_scale
+from bnkit.experiments import batch_size, learning_rate, overfitting, weight_scale
 
 pytestmark = pytest.mark.usefixtures("workplace")
 LITTLE = {
@@ -34,13 +34,14 @@ def test_the_list_describes_every_experiment_without_importing_it(capsys):
     assert all(line.endswith("?") for line in lines)
 
 
-@pytest.mark.parametrize("name", ["weight-scale", "overfitting", "activations", "batch-size"])
+@pytest.mark.parametrize("name", experiments.QUESTIONS)
 def test_an_experiment_has_what_the_command_asks_of_it(name):
     module = experiments.load(name)
     settings = module.Settings()
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.seeds = 4
-    assert {"data", "data_dir", "backend", "seeds", "epochs"} <= set(vars(settings))
+    assert {"data", "data_dir", "backend", "seeds"} <= set(vars(settings))
+    assert ("epochs" in vars(settings)) != ("updates" in vars(settings))
     assert module.quick(settings).seeds == 1
     assert module.__doc__.splitlines()[0].partition("?")[0] in experiments.QUESTIONS[name]
 
@@ -176,7 +177,7 @@ def test_a_figure_beyond_the_runs_range_is_marked(monkeypatch, capsys):
     assert "0.431 *" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("experiment", [overfitting, batch_size])
+@pytest.mark.parametrize("experiment", [overfitting, batch_size, learning_rate])
 def test_a_damaged_checkpoint_is_told(experiment, workplace):
     (workplace / "c").write_text("{}")
     with pytest.raises(ValueError, match="c must be a checkpoint of an experiment"):

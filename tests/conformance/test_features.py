@@ -170,6 +170,7 @@ def test_the_line_gives_the_tutorials_class() -> None:
     ours = eval(code, {"bnkit": bnkit, "gamma": gamma, "beta": beta})
     for i, x in enumerate(batches((6, 3))):
         x = x.astype(np.float64)
+        # float64: a few roundings
         np.testing.assert_allclose(ours.forward(x, i < 3), other.forward(x, i < 3), rtol=1e-12, atol=1e-12)
 
 
