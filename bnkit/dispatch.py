@@ -163,7 +163,7 @@ def _backward(
         sums = backend.batch_norm_gradient_sums(
             dy, x, gamma, beta, mean, rstd, mask=mask, activation=activation, active=active
         )
-        summed = ranks.reduced(xp, cache.reduce, xp.stack(sums))
+        summed = ranks.reduced(backend, cache.reduce, xp.stack(sums))
         sums = (summed[0, ...], summed[1, ...])
     grads = backend.batch_norm_backward(
         dy,

@@ -162,6 +162,25 @@ def test_layers_on_uneven_ranks_are_one_layer(options: dict[str, Any], cuts: tup
             np.testing.assert_allclose(part[name], whole[name], **EXACT, err_msg=name)
 
 
+def test_a_reduce_may_answer_in_one_buffer_each_time() -> None:
+    """As MPI's Allreduce into memory that is kept."""
+    x, dy, buffer = random(9, 4), random(9, 4, seed=1), np.empty((2, 1, 4))
+
+    def reduce(part: Any) -> Any:
+        np.multiply(part, 2, out=buffer)
+        return buffer
+
+    found = []
+    for options, batch, doubled in (({"reduce": reduce}, x, dy), ({}, np.tile(x, (2, 1)), np.tile(dy, (2, 1)))):
+        layer = bnkit.BatchNorm(4, dtype="float64", backend="numpy", **options)
+        y, cache = layer.forward(batch, train=True)
+        dx, _ = layer.backward(doubled, cache)
+        again, _ = layer.backward(doubled, cache)
+        found.append((y[:9], dx[:9], again[:9], layer.state["running_mean"], layer.state["running_var"]))
+    for got, want in zip(*found, strict=True):
+        np.testing.assert_allclose(got, want, **EXACT)
+
+
 def test_a_batch_that_is_empty_on_every_rank_is_not_counted(backend: Backend) -> None:
     layer = bnkit.BatchNorm(4, decay=None, reduce=lambda a: a * 2.0, backend=backend)
     layer.forward(backend.asarray(np.empty((0, 4), np.float32)), train=True)
