@@ -208,7 +208,8 @@ def _checked(
     checks.check_parameter("beta", beta, x, layout)
     if train and running:
         for name in ("running_mean", "running_var"):
-            checks.check_apart(name, small[name], {"gamma": gamma, "beta": beta}, backend)
+            read = {"gamma": gamma, "beta": beta, "residual": residual, "mask": mask}
+            checks.check_apart(name, small[name], read, backend)
     if residual is not None:
         checks.check_like("residual", residual, x)
     if mask is not None:

@@ -204,6 +204,18 @@ def test_running_arrays_that_overlap_x_or_each_other_are_refused(backend: Backen
             bnkit.batch_norm(x, None, None, *pair, train=True)
 
 
+def test_running_arrays_that_overlap_the_residual_or_the_mask_are_refused_in_training() -> None:
+    x, residual, free = GOOD["x"], GOOD["residual"].copy(), np.ones(5, np.float32)
+    before = residual.copy()
+    for pair in ((residual[0], free), (free, residual[1])):
+        with pytest.raises(ValueError, match=r"running_(mean|var) must not overlap residual"):
+            bnkit.batch_norm(x, None, None, *pair, train=True, residual=residual)
+        bnkit.batch_norm(x, None, None, *pair, train=False, residual=residual)
+    np.testing.assert_array_equal(residual, before)
+    with pytest.raises(ValueError, match=r"running_mean must not overlap mask"):
+        bnkit.batch_norm(x, None, None, free, free.copy(), train=True, mask=free.view(bool)[: len(x)])
+
+
 @pytest.mark.parametrize("name", ["running_mean", "running_var", "out"])
 def test_a_read_only_array_that_would_be_written_is_refused(name: str) -> None:
     call: dict[str, Any] = {n: a.copy() for n, a in GOOD.items()}
@@ -282,6 +294,15 @@ def test_a_foreign_byte_order_is_refused() -> None:
 def test_a_reduce_that_returns_nothing_is_named(backend: Backend) -> None:
     with pytest.raises(ValueError, match="reduce must return an array of shape"):
         bnkit.batch_norm(backend.asarray(GOOD["x"]), None, None, train=True, reduce=lambda a: None)
+
+
+@pytest.mark.parametrize("answer", [lambda a: a.astype(complex), lambda a: a.astype(int), lambda a: memoryview(a)])
+def test_a_reduce_that_returns_another_type_is_named_and_nothing_is_written(answer: Any) -> None:
+    x, mean, var = GOOD["x"].copy(), np.zeros(5, np.float32), np.ones(5, np.float32)
+    with pytest.raises(TypeError, match=r"reduce must return a float64 array of numpy as it was given, got .*convert"):
+        bnkit.batch_norm(x, None, None, mean, var, train=True, reduce=answer, in_place=True)
+    np.testing.assert_array_equal(x, GOOD["x"])
+    np.testing.assert_array_equal([mean, var], [np.zeros(5), np.ones(5)])
 
 
 @pytest.mark.parametrize("option", ["correction", "activation", "axis"])
