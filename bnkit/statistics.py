@@ -9,6 +9,7 @@ import numpy as np
 from . import checks
 from .backend import Array
 from .layers import BatchNorm, Layer, Sequential
+from .layout import make_layout
 from .mlp import MLP
 from .moments import Moments
 from .reference import quiet
@@ -27,9 +28,9 @@ def update_statistics(
     """Set the running statistics of every BatchNorm of `model` to those of the data, in place.
 
     The variance is by the layer's correction, state["count"] the number of batches; what the statistics were before
-    does not enter, nor do decay and ghost. A layer with track=False has none, and frozen ones stay as they are. Batches
-    merge exactly: but with one_pass, how data are cut changes roundings alone. Memory is that of one batch and
-    O(channels).
+    does not enter, nor do decay, ghost, renorm and reduce, so that on ranks they are those of each rank's data. A layer
+    with track=False has none, and frozen ones stay as they are. Batches merge exactly: but with one_pass, how data are
+    cut changes roundings alone. Memory is that of one batch and O(channels).
 
     batches: arrays, or pairs (x, t) of which t is ignored, in an iterable, or in one that a function returns at each
         call. Or the data whole, a Dataset (its training part), (x, t) or one array, memory-mapped if they are large,
@@ -55,8 +56,7 @@ def update_statistics(
     _check_layers(layers, tracked)
     if not tracked:
         return
-    axis = 1 if isinstance(model, MLP) and model.replicas is not None else 0
-    source = _Source(batches, prepare, axis, batch_size, on_progress)
+    source = _Source(batches, prepare, layers[tracked[0]].axis, batch_size, on_progress)
     if not one_pass and len(tracked) > 1 and source.only_once:
         raise ValueError(
             f"batches must be read {len(tracked)} times, once for each BatchNorm, got {type(batches).__name__}, which "
@@ -65,6 +65,8 @@ def update_statistics(
     for i in normalizing:  # the model's own layers stay as they are, and so do the caller's data
         layers[i] = copy.copy(layers[i])
         layers[i].in_place = False
+    for i in tracked:  # in one pass these train, each batch by its own statistics alone
+        layers[i].ghost = layers[i].renorm = layers[i].reduce = None
     updated = _by_one_pass(layers, tracked, source) if one_pass else _by_layers(layers, tracked, source)
     own = list(leaves(network))
     for i in tracked:
@@ -79,7 +81,7 @@ class _Source:
         self,
         batches: Any,
         prepare: Callable[[Array], Array],
-        axis: int,
+        axis: int | tuple[int, ...],
         batch_size: int,
         on_progress: Callable[[int], None] | None,
     ) -> None:
@@ -214,8 +216,8 @@ def _check_iterable(name: str, batches: Any) -> None:
         raise TypeError(f"{name} must be an iterable of arrays or an array, got {type(batches).__name__}")
 
 
-def _cut(batches: Any, axis: int, batch_size: int) -> Any:
-    """Whole data as a list-like of batches; anything else as it is."""
+def _cut(batches: Any, axis: int | tuple[int, ...], batch_size: int) -> Any:
+    """Whole data as a list-like of batches; anything else as it is. axis: that of the first BatchNorm."""
     if isinstance(batches, tuple):
         if len(batches) not in (2, 4) or not all(hasattr(a, "shape") for a in batches):
             raise TypeError(f"batches must be a list unless a Dataset or (x, t), got a tuple of {len(batches)}")
@@ -224,8 +226,11 @@ def _cut(batches: Any, axis: int, batch_size: int) -> Any:
         return batches
     if len(batches.shape) < 2:
         raise ValueError(f"batches must be an array with a batch axis and channels, got shape {tuple(batches.shape)}")
-    axis = axis if len(batches.shape) > 2 else 0
-    return _Cut(batches, axis, batch_size)
+    try:
+        rows = make_layout(tuple(batches.shape), axis, None).batch
+    except ValueError:  # an input that replicas share has an axis less
+        rows = 0
+    return _Cut(batches, rows, batch_size)
 
 
 class _Cut:

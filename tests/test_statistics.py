@@ -129,6 +129,14 @@ def test_a_whole_array_with_replicas_is_cut_along_its_rows(backend):
     assert everything(models[0]) == everything(models[1])
 
 
+@pytest.mark.parametrize(("features", "axis", "shape"), [((2, 3), (0, 2), (2, 25, 3)), (3, 0, (3, 25))], ids=str)
+def test_a_whole_array_is_cut_along_the_axis_that_the_layer_reduces(backend, features, axis, shape):
+    layer, x = BatchNorm(features, axis=axis, backend=backend, dtype="float64"), draw(*shape)
+    update_statistics(layer, on(backend, x), batch_size=1)
+    check_is_population(backend, [layer], x, axes=(1,))
+    assert int(layer.state["count"]) == 25
+
+
 def test_a_generator_serves_one_batch_norm(backend):
     layer, x = BatchNorm(3, backend=backend, dtype="float64"), draw(9, 3)
     update_statistics(layer, (on(backend, part) for part in cut(x, 4)))
@@ -157,6 +165,18 @@ def test_one_pass_normalizes_by_each_batchs_own_statistics(backend):
     np.testing.assert_allclose(state["5.running_var"], second.var(0, ddof=1), **ROUNDING)
     check_is_population(backend, model.network.layers[:2], x)
     assert int(state["1.count"]) == int(state["5.count"]) == 2
+
+
+@pytest.mark.parametrize("options", [{"renorm": (1.5, 0.5)}, {"ghost": 3}, {"reduce": lambda a: 1 / 0}], ids=str)
+def test_in_one_pass_only_the_batches_statistics_count(backend, options):
+    x, found = draw(20, 3), []
+    for own, start in ((options, 0.0), (options, 5.0), ({}, 0.0)):
+        first, second = (BatchNorm(3, backend=backend, dtype="float64", **o) for o in (own, {}))
+        first.state["running_mean"][...] = start
+        network = Sequential(first, Tanh(), second)
+        update_statistics(network, [on(backend, part) for part in cut(x, 8)], one_pass=True)
+        found.append({name: a.tobytes() for name, a in host(backend, network.state).items()})
+    assert found[0] == found[1] == found[2]
 
 
 def test_one_pass_takes_a_batch_of_one_row(backend):
