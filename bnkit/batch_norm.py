@@ -72,7 +72,8 @@ def batch_norm(
         running_mean) / running_std within ±d_max, constants of the backward; std is sqrt(var + eps).
     in_place: y is written over x, the cache keeps y alone, and the backward recovers x_hat = (y - beta) / gamma, off by
         u * |beta / gamma| where y was rounded by u; gamma and beta are read, and refused where that exceeds sqrt(u) or
-        |gamma| is not from 2**-19 to 2**40. y must not be written to before the backward.
+        |gamma| is not from 2**-19 to 2**40. y must not be written to before the backward; where it overflowed its
+        dtype, no x is recovered.
     out: written and returned instead of a new array; must not overlap x or the residual, but in inference may be x.
 
     Raises TypeError for a wrong type or dtype or for mixed backends, ValueError for a wrong shape or value and for a

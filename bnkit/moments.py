@@ -23,7 +23,8 @@ class Moments(reference.Moments):
     def of(cls, x: Array, *, axis: int | tuple[int, ...] = 1, mask: Array | None = None) -> "Moments":
         """The moments of x over every axis but `axis`, where `mask` is True; float64, in the shape of parameters.
 
-        x, axis and mask are those of `bnkit.batch_norm`. Of no rows, the count is 0.
+        x, axis and mask are those of `bnkit.batch_norm`. Of no rows, the count is 0. For x narrower than float64
+        kernels add up to 32 numbers in float32 before they go on in float64: m2 is within 2e-6 of its size.
         """
         backend = checks.common_backend(x=x, mask=mask)
         checks.check_data("x", x)

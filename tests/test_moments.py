@@ -73,6 +73,18 @@ def test_moments_under_a_mask_are_those_of_what_it_shows(backend):
         np.testing.assert_allclose(a, want, **ROUNDING)
 
 
+@pytest.mark.parametrize("mean", [0, 1e4])
+@pytest.mark.parametrize("rows", [5, 50, 5000])
+def test_moments_of_float32_are_as_near_as_they_say(rows, mean):
+    x = draw(rows, 64, dtype="float32") + np.float32(mean)
+    _, center, m2 = expected(x.astype(np.float64), (0,))
+    got = Moments.of(x)
+    np.testing.assert_allclose(got.m2, m2, rtol=2e-6)  # 32 roundings of 2**-24
+    assert np.all(
+        np.abs(got.mean - center) <= 2e-6 * np.sqrt(m2 / rows)
+    )  # the same, of sums of distances from a k near it
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_moments_of_narrow_data_are_float64(dtype):
     x = draw(50, 3, dtype=dtype) + np.asarray(8, dtype)
