@@ -68,10 +68,10 @@ class BatchNorm:
         checks.check_bool("affine", affine)
         checks.check_bool("track", track)
         checks.check_bool("reuse", reuse)
-        for a in axis if isinstance(axis, (tuple, list)) else (axis,):
-            if not is_int(a):
-                raise TypeError(f"axis must be an int or a tuple of ints, got {axis!r}")
-        if len(shape) != (len(axis) if isinstance(axis, (tuple, list)) else 1):
+        axes = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
+        if not axes or not all(map(is_int, axes)):
+            raise TypeError(f"axis must be an int or a tuple of ints, got {axis!r}")
+        if len(shape) != len(axes):
             raise ValueError(f"features must have one size for each of axis {axis!r}, got {features!r}")
         if renorm is not None and not track:
             raise ValueError("renorm needs running statistics, got track=False; use track=True, or renorm=None")

@@ -68,7 +68,7 @@ def check_renorm(renorm: Any) -> None:
     if not isinstance(renorm, (tuple, list)) or len(renorm) != 2:
         raise TypeError(f"renorm must be None or (r_max, d_max), got {renorm!r}")
     for name, limit, least in zip(("r_max", "d_max"), renorm, (1.0, 0.0), strict=True):
-        if not (isinstance(limit, float) and limit == math.inf):
+        if not (isinstance(limit, (float, np.floating)) and limit == math.inf):
             check_real(f"renorm's {name}", limit, least=least)
 
 
@@ -231,9 +231,14 @@ def check_out(out: Array, x: Array, backend: Backend) -> None:
     strides = getattr(x, "strides", None)
     if strides is None or strides == out.strides or 0 in x.shape or _strides(out) == _strides(x):
         return
-    if memory_order(x) is not None or not out.flags.c_contiguous:
+    if memory_order(x) is not None:
         raise ValueError(
             f"out must have the memory layout of x, strides {x.strides}, got {out.strides}; use empty_like"
+        )
+    if not out.flags.c_contiguous:
+        raise ValueError(
+            f"out must be C contiguous for an x that is not dense, with strides {x.strides}, got {out.strides}; "
+            f"use empty(x.shape, x.dtype)"
         )
 
 

@@ -90,7 +90,7 @@ def fold_weights(
             raise ValueError(f"{name} must have shape ({expected},), got {tuple(array.shape)}")
     if before:
         given = tuple(padding) if isinstance(padding, (tuple, list)) else (padding,)
-        if not all(is_int(p) and p == 0 for p in given):
+        if not given or not all(is_int(p) and p == 0 for p in given):
             raise ValueError(
                 f"padding must be 0, and said to be, with before=True, got {padding!r}; batch norm does not keep the "
                 f"zeros that are padded after it: fold it into the layer before instead"

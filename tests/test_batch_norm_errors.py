@@ -242,6 +242,16 @@ def test_out_of_another_memory_layout_is_refused() -> None:
         bnkit.batch_norm_backward(x, cache, out=np.asfortranarray(GOOD["out"]))
 
 
+def test_the_remedy_for_a_wrong_out_is_one() -> None:
+    dense = np.asfortranarray(GOOD["x"])
+    for x, right in ((dense, np.empty_like(dense)), (dense[::2], np.empty(dense[::2].shape, dense.dtype))):
+        wrong = np.empty(x.shape[::-1], x.dtype).T if x is not dense else np.empty(x.shape, x.dtype)
+        name = "empty_like" if x is dense else r"empty\(x.shape, x.dtype\)"
+        with pytest.raises(ValueError, match=rf"out must .*strides .*got .*use {name}"):
+            bnkit.batch_norm(x, None, None, train=True, out=wrong)
+        bnkit.batch_norm(x, None, None, train=True, out=right)
+
+
 def test_masked_arrays_and_matrices_are_refused() -> None:
     with pytest.raises(TypeError, match="MaskedArray"):
         bnkit.batch_norm(np.ma.masked_array(GOOD["x"]), None, None, train=True)

@@ -210,6 +210,7 @@ def test_two_forwards_may_be_in_flight(backend: Backend) -> None:
         ({"features": True}, TypeError),
         ({"features": -1}, ValueError),
         ({"features": (5, 2)}, ValueError),
+        ({"features": (), "axis": ()}, TypeError),
         ({"features": 5, "axis": (1, 2)}, ValueError),
         ({"features": 5, "decay": float("nan")}, ValueError),
         ({"features": 5, "decay": "0.9"}, TypeError),

@@ -275,6 +275,7 @@ WRONG = {
     "same axis": ({"output_axis": -3}, ValueError, "output_axis and input_axis must differ"),
     "before": ({"before": 1}, TypeError, "before must be True or False"),
     "unsaid padding": ({"before": True}, ValueError, "padding must be 0, and said to be, .*got None"),
+    "no padding": ({"before": True, "padding": ()}, ValueError, r"padding must be 0, .*got \(\)"),
     "padding": ({"before": True, "padding": (0, 1)}, ValueError, r"padding must be 0, .*got \(0, 1\)"),
     "named padding": ({"before": True, "padding": "same"}, ValueError, "padding must be 0"),
 }
