@@ -65,14 +65,15 @@ ALIKE = 0.005  # accuracies that are no further apart count as the same
 class Settings:
     """What is run; the defaults are the lesson's, but for the dataset and the number of seeds.
 
-    cells: initial scale, learning rate and activation of each network. measured: after how many updates.
+    cells: initial scale, learning rate and activation of each network. epochs: passes over the training images, each
+    of as many updates as there are whole batches. measured: after how many updates, as far as there are so many.
     """
 
     data: str = "digits"
     data_dir: str | None = None
     backend: str | None = None
     seeds: int = 3
-    updates: int = 50_000
+    epochs: int = 50
     cells: tuple[tuple[float, float, str], ...] = (*PUBLISHED, PAPER)
     hidden: tuple[int, ...] = (100, 100, 100)
     batch_size: int = 60
@@ -88,8 +89,7 @@ class Settings:
 
 
 def quick(settings: Settings) -> Settings:
-    few = min(settings.updates, 300)
-    return dataclasses.replace(settings, seeds=1, updates=few, measured=tuple(n for n in (50, 100, 200) if n < few))
+    return dataclasses.replace(settings, seeds=1, epochs=1, measured=(100, 300))
 
 
 def run(
@@ -104,19 +104,19 @@ def run(
     finite), and p15, p50 and p85: percentiles of what the first unit of the last hidden layer gets, over the first test
     images. on_progress(done, total) counts updates, of all networks of one activation, kind and seed together.
     """
-    checks.check_int("updates", settings.updates)
     for scale, lr, activation in settings.cells:
         checks.check_choice("activation", activation, ("relu", "sigmoid", "tanh"))
         checks.check_real("scale", scale, least=0.0)
         checks.check_real("lr", lr, least=0.0)
-    if any(not 0 < n <= settings.updates for n in settings.measured):
-        raise ValueError(f"measured must be from 1 to the {settings.updates} updates, got {settings.measured}")
-    problem = training.load(settings, ("percentile_rows",), [settings.batch_size])
+    for updates in settings.measured:
+        checks.check_int("measured", updates)
+    problem = training.load(settings, ("epochs", "percentile_rows"), [settings.batch_size])
+    updates = settings.epochs * (problem.x.shape[0] // settings.batch_size)
     pieces = [
         parts.Part(
             f"seed {seed}, {activation}, {name}",
-            settings.updates,
-            functools.partial(learning_rate_networks.train, settings, problem, activation, kind, seed),
+            updates,
+            functools.partial(learning_rate_networks.train, settings, updates, problem, activation, kind, seed),
         )
         for seed in range(settings.seeds)
         for kind, name in KINDS.items()

@@ -23,19 +23,19 @@ Cell = tuple[float, float, str]
 
 
 def train(
-    settings: Any, problem: Problem, activation: str, batch_norm: bool, seed: int, told: Told | None
+    settings: Any, updates: int, problem: Problem, activation: str, batch_norm: bool, seed: int, told: Told | None
 ) -> list[Record]:
     """The records of the settings' networks of one activation and kind, from one seed."""
     cells = [cell for cell in settings.cells if cell[2] == activation]
 
     def work(part: slice, told: Told | None) -> Iterator[list[Record]]:
-        return _measurements(settings, problem, cells[part], batch_norm, seed, told)
+        return _measurements(settings, updates, problem, cells[part], batch_norm, seed, told)
 
     return training.side_by_side(problem, settings.batch_size, len(cells), work, told)
 
 
 def _measurements(
-    settings: Any, problem: Problem, cells: list[Cell], batch_norm: bool, seed: int, told: Told | None
+    settings: Any, updates: int, problem: Problem, cells: list[Cell], batch_norm: bool, seed: int, told: Told | None
 ) -> Iterator[list[Record]]:
     """Train the networks of some cells, and yield their records, none between two measurements.
 
@@ -44,9 +44,9 @@ def _measurements(
     networks = functools.partial(_networks, settings, problem, batch_norm=batch_norm, seed=seed)
     live, model = cells, networks(cells)
     batches = _batches(problem, seed, settings.batch_size)
-    measured, dead = {*settings.measured, settings.updates}, _of_nan(problem)
+    measured, dead = {n for n in settings.measured if n < updates} | {updates}, _of_nan(problem)
     done = 0
-    for step in sorted(measured.union(range(TOGETHER, settings.updates, TOGETHER))):
+    for step in sorted(measured.union(range(TOGETHER, updates, TOGETHER))):
         if model is not None:
             optimizer = SGD(lr=[lr for _, lr, _ in live])
             training.update(model, optimizer, functools.partial(next, batches), range(done, step), told=told)
