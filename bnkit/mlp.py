@@ -19,8 +19,15 @@ ACTIVATIONS: dict[str, Callable[[], Layer]] = {"relu": ReLU, "sigmoid": Sigmoid,
 _CONFIG = {"sizes", "batch_norm", "activation", "bias", "init", "dropout", "weight_decay", "replicas", "seed", "dtype"}
 _BLOCK = 8192  # rows of a forward in `accuracy`
 BATCH_NORM_OPTIONS = (
-    *("decay", "eps", "correction", "affine", "track", "ghost"),
-    *("renorm", "in_place", "statistics_dtype"),
+    "decay",
+    "eps",
+    "correction",
+    "affine",
+    "track",
+    "ghost",
+    "renorm",
+    "in_place",
+    "statistics_dtype",
 )
 
 
