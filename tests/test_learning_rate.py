@@ -167,13 +167,12 @@ def test_the_published_tables_are_beside_the_lessons_setting_alone():
     assert all(row.published is None for table in tables for row in table.rows)
 
 
-def test_a_figure_outside_the_runs_range_is_explained():
+@pytest.mark.parametrize(("accuracy", "explained"), [(0.098, True), (0.11, False)])
+def test_a_figure_outside_the_runs_range_is_explained(accuracy, explained):
     settings = Settings(data="mnist")
-    chance = ((5.0, 1.0, "relu"), False)
-    for accuracy, explained in ((0.098, True), (0.11, False)):
-        tables = learning_rate.findings(made(settings, lambda *_: accuracy), settings).tables  # noqa: B023 - used at once
-        (found,) = [r for r in tables[0].rows if r.setting == ("5", "1", "relu") and r.kind == "plain"]
-        assert (learning_rate.NOTES[chance] in found.note) == explained
+    tables = learning_rate.findings(made(settings, lambda *_: accuracy), settings).tables
+    (found,) = [r for r in tables[0].rows if r.setting == ("5", "1", "relu") and r.kind == "plain"]
+    assert (learning_rate.NOTES[(5.0, 1.0, "relu"), False] in found.note) == explained
 
 
 def made(settings, accuracy):
