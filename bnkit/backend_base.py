@@ -219,6 +219,9 @@ class Backend:
     ) -> reference.BatchNormBackward:
         return reference.batch_norm_backward(self.xp, dy, x, gamma, beta, mean, rstd, **options)
 
+    def matmul(self, a: Array, b: Array) -> Array:
+        return reference.matmul(self.xp, a, b)
+
     def softmax_cross_entropy(self, logits: Array, target: Array) -> tuple[Array, Array]:
         return reference.softmax_cross_entropy(self.xp, logits, target)
 

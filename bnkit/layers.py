@@ -73,14 +73,14 @@ class Linear:
 
     def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Array]:
         weight = self.params["weight"]
-        checks.common_backend(x=x, weight=weight)
+        backend = checks.common_backend(x=x, weight=weight)
         checks.check_data("x", x)
         lead = tuple(weight.shape[:-2]) if x.ndim > 2 else ()
         if x.ndim < 2 or tuple(x.shape) != (*lead, x.shape[-2], weight.shape[-2]):
             width = weight.shape[-2]
             also = f" or ({weight.shape[0]}, rows, {width})" if weight.ndim > 2 else ""
             raise ValueError(f"x must be (rows, {width}){also}, got {tuple(x.shape)}")
-        y = x @ weight
+        y = backend.matmul(x, weight)
         if "bias" in self.params:
             y += self.params["bias"][..., None, :]
         return y, x
@@ -97,10 +97,10 @@ class Linear:
 
     def gradients(self, dy: Array, cache: Array) -> Arrays:
         """The gradients of the parameters alone, for a first layer whose input needs none."""
-        xp = backend_of(dy).xp
-        grads = {"weight": xp.matrix_transpose(cache) @ dy}
+        backend = backend_of(dy)
+        grads = {"weight": backend.matmul(backend.xp.matrix_transpose(cache), dy)}
         if "bias" in self.params:
-            grads["bias"] = xp.sum(dy, axis=-2)
+            grads["bias"] = backend.xp.sum(dy, axis=-2)
         return grads
 
 

@@ -207,6 +207,11 @@ def reciprocal_std(xp: Any, var: Array, eps: float) -> Array:
     return 1 / xp.sqrt(_wide(xp, var) + eps)
 
 
+def matmul(xp: Any, a: Array, b: Array) -> Array:
+    """a @ b, of a (rows, inner) and b (inner, columns); of replicas b has a leading axis, and a has it or is shared."""
+    return xp.matmul(a, b)
+
+
 @quiet
 def softmax_cross_entropy(xp: Any, logits: Array, target: Array) -> tuple[Array, Array]:
     """The mean over rows of -log softmax(logits)[target], and its gradient.

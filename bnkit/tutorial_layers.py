@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .backend import get_backend
 from .batch_norm import batch_norm, batch_norm_backward
 from .checks import check_real
 
@@ -93,10 +94,10 @@ class Affine:
 
     def forward(self, x: npt.ArrayLike) -> Array:
         self.shape, self.x = np.shape(x), rows_of(x, len(self.W))
-        return np.asarray(self.x @ self.W + self.b)
+        return np.asarray(get_backend("numpy").matmul(self.x, self.W) + self.b)
 
     def backward(self, dout: Array) -> Array:
-        self.dW, self.db = self.x.T @ dout, dout.sum(axis=0)
+        self.dW, self.db = get_backend("numpy").matmul(self.x.T, dout), dout.sum(axis=0)
         return np.asarray(dout @ self.W.T).reshape(self.shape)
 
 

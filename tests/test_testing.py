@@ -165,6 +165,14 @@ def no_shift(self: Backend, logits: Any, target: Any) -> tuple[Any, Any]:
     return np.where(np.isinf(p).any(axis=-1), np.inf, loss), gradient
 
 
+def first_for_all(self: Backend, a: Any, b: Any) -> Any:
+    return np.matmul(a, b) if b.ndim < 3 else np.matmul(a, np.broadcast_to(b[:1], b.shape))
+
+
+def without_nan(self: Backend, a: Any, b: Any) -> Any:
+    return np.matmul(a, np.where(np.isfinite(b), b, 0))
+
+
 def summed_loss(self: Backend, logits: Any, target: Any) -> tuple[Any, Any]:
     loss, gradient = reference.softmax_cross_entropy(np, logits, target)
     return loss * logits.shape[-2], gradient
@@ -289,6 +297,8 @@ MISTAKES: dict[str, tuple[str, Callable[..., Any], str]] = {
     "writes dx before it has read dy": (BACKWARD, dx_over_dy_first, "out_may_be_x_in_inference_and_dy_in_backward"),
     "widens dx": (BACKWARD, wide_dx, "results_have_the_dtype_of_x_and_parameters_at_least_float32"),
     "swaps the gradient sums": ("batch_norm_gradient_sums", lambda self, *a, **o: sums(*a, **o)[::-1], SUMS),
+    "takes the first replica's matrix for all": ("matmul", first_for_all, "products_are_those_of_the_reference"),
+    "leaves out zeros whatever they meet": ("matmul", without_nan, "zeros_in_a_product_hide_neither_infinity_nor_nan"),
     "overflows in softmax": ("softmax_cross_entropy", no_shift, "softmax_cross_entropy_is_that_of_the_reference"),
     "sums the loss": ("softmax_cross_entropy", summed_loss, "softmax_cross_entropy_is_that_of_the_reference"),
     "forgets the number of the step": ("optimizer_step", with_changed(steps, step=1), STEPS),

@@ -1,7 +1,7 @@
 """NumPy arrays on the CPU.
 
 All ops are overridden by the fused kernels of `kernels/`, where they were compiled in; the statistics of a masked batch
-norm, its sums and its gradients are `bnkit.reference`'s.
+norm, its sums and its gradients are `bnkit.reference`'s, and dense products BLAS's.
 """
 
 import importlib
@@ -189,6 +189,16 @@ class NumpyBackend(Backend):
             dy, x, gamma, beta, mean, rstd, active, *total, out, train, relu, residual
         )
         return grads
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        """BLAS, and a kernel where `a` is large and mostly 0, as images are; each replica by itself."""
+        found = None if self._kernels is None else self._kernels.sparse_product(a, b)
+        if found is None:
+            return np.matmul(a, b)
+        product, left = found
+        for r in left:  # there are replicas then
+            np.matmul(a if a.ndim < b.ndim else a[r], b[r], out=product[r])
+        return product
 
     def softmax_cross_entropy(self, logits: Array, target: Array) -> tuple[Array, Array]:
         labels = target.dtype.kind in "iu"

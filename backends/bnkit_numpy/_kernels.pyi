@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 from bnkit.reference import BatchNormBackward, BatchNormTrain, Moments
@@ -72,3 +73,15 @@ def backward(
     residual: bool,
 ) -> BatchNormBackward: ...
 def softmax_cross_entropy(logits: Array, labels: Optional, weights: Optional, shared: bool) -> tuple[Array, Array]: ...
+def optimizer_step(
+    rule: str,
+    p: Array,
+    g: Array,
+    memory: Sequence[Array],
+    lr: Array | float,
+    decays: Sequence[float],
+    eps: float,
+    weight_decay: float,
+    step: float,
+) -> bool: ...
+def sparse_product(a: Array, b: Array) -> tuple[Array, list[int]] | None: ...

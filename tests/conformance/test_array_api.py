@@ -80,6 +80,12 @@ def losses(xp: Any, a: dict[str, Any]) -> list[Any]:
     return [*with_labels, *reference.softmax_cross_entropy(xp, a["x"], weights)]
 
 
+def products(xp: Any, a: dict[str, Any]) -> list[Any]:
+    x, dy = (xp.reshape(a[n], (a[n].shape[0], a[n].shape[1], -1)) for n in ("x", "dy"))
+    shared = reference.matmul(xp, xp.matrix_transpose(x[0, ...]), dy)
+    return [shared, reference.matmul(xp, xp.matrix_transpose(x), dy), reference.matmul(xp, x[0, ...], dy[0, ...].mT)]
+
+
 STEPS = {"sgd": (), "momentum": ("mean",), "nesterov": ("mean",), "adagrad": ("var",), "rmsprop": ("var",)}
 STEPS |= {"adam": ("mean", "var")}
 
@@ -122,6 +128,7 @@ OPS: dict[str, list[Callable[[Any, dict[str, Any]], Any]]] = {
     "move": [lambda xp, a: moved(xp, a, reference.move, a["var"], a["known"], decay=0.9)],
     "variance": [lambda xp, a: [reference.variance(xp, moments(a), 1)]],
     "reciprocal_std": [lambda xp, a: [reference.reciprocal_std(xp, a["var"], 1e-5)]],
+    "matmul": [products],
     "softmax_cross_entropy": [losses],
     "optimizer_step": [functools.partial(stepped, rule=rule, rates=rates) for rule in STEPS for rates in (False, True)],
     "pack_bits": [lambda xp, a: [reference.pack_bits(xp, a["mask"])]],

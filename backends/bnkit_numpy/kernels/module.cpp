@@ -11,12 +11,14 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <memory>
 #include <thread>
 #include <vector>
 
 #include "cpu_level.hpp"
 #include "optimizer_arrays.hpp"
 #include "plain.hpp"
+#include "product_arrays.hpp"
 #include "records.hpp"
 #include "rows.hpp"
 #include "softmax.hpp"
@@ -29,6 +31,7 @@ struct NamedLevel {
     const char* name;
     const Level* level;
     const Optimizers* optimizers;
+    const Products* products;
 };
 
 #if !defined(BNKIT_X86_LEVELS)
@@ -42,11 +45,11 @@ constexpr const char* generic_name = "generic";
 // Best first; a level runs on every machine of a better one.
 const NamedLevel levels[] = {
 #if defined(BNKIT_X86_LEVELS)
-    {"x86-64-v4", &v4::level, &v4::optimizers},
-    {"x86-64-v3", &v3::level, &v3::optimizers},
-    {"x86-64-v2", &v2::level, &v2::optimizers},
+    {"x86-64-v4", &v4::level, &v4::optimizers, &v4::products},
+    {"x86-64-v3", &v3::level, &v3::optimizers, &v3::products},
+    {"x86-64-v2", &v2::level, &v2::optimizers, &v2::products},
 #else
-    {generic_name, &generic::level, &generic::optimizers},
+    {generic_name, &generic::level, &generic::optimizers, &generic::products},
 #endif
 };
 
@@ -329,6 +332,35 @@ bool optimizer_step(const char* name, nb::handle p, nb::handle g, const std::vec
     return has_type<double>(as_array(p)) && run(double{}, chosen->optimizers->f64);
 }
 
+constexpr index few_products = 1 << 20;  // of a matrix, below which looking for zeros costs more than they save
+
+// a @ b and the replicas that are NumPy's to do, or None where all are.
+nb::object sparse_product(nb::handle a, nb::handle b) {
+    if (!PyArray_Check(a.ptr()) || !PyArray_Check(b.ptr())) return nb::none();
+    const auto run = [&](auto type, const auto kernel) -> nb::object {
+        using A = decltype(type);
+        Product<A> call{};
+        if (!fill(call, as_array(a), as_array(b)) || call.rows * call.inner * call.columns < few_products) {
+            return nb::none();
+        }
+        npy_intp shape[] = {call.replicas, call.rows, call.columns};
+        const int dimensions = PyArray_NDIM(as_array(b));
+        nb::object y = owned(PyArray_SimpleNew(dimensions, shape + (3 - dimensions), TypeNumber<A>::value));
+        const std::unique_ptr<bool[]> done(new bool[static_cast<std::size_t>(call.replicas)]);
+        call.y = static_cast<A*>(PyArray_DATA(as_array(y)));
+        call.done = done.get();
+        without_gil([&] { kernel(call); });
+        nb::list left;
+        for (index r = 0; r < call.replicas; ++r) {
+            if (!done[static_cast<std::size_t>(r)]) left.append(r);
+        }
+        if (static_cast<index>(left.size()) == call.replicas) return nb::none();
+        return nb::make_tuple(y, left);
+    };
+    if (has_type<float>(as_array(a))) return run(float{}, chosen->products->f32);
+    return has_type<double>(as_array(a)) ? run(double{}, chosen->products->f64) : nb::none();
+}
+
 const char* version() { return BNKIT_VERSION; }
 
 nb::list kernel_levels() {
@@ -376,6 +408,7 @@ NB_MODULE(_kernels, m) {
           arg("shared"));
     m.def("optimizer_step", &optimizer_step, arg("rule"), arg("p"), arg("g"), arg("memory"), arg("lr"), arg("decays"),
           arg("eps"), arg("weight_decay"), arg("step"));
+    m.def("sparse_product", &sparse_product, arg("a"), arg("b"));
 }
 
 }  // namespace bnkit

@@ -1,0 +1,38 @@
+// The arrays of a product, if one look tells that the kernel can take them.
+#pragma once
+
+#include "arrays.hpp"
+#include "product.hpp"
+
+namespace bnkit {
+
+// Whether `a` has the elements of A of one or many matrices that lie densely one after the other, each by rows, or
+// `transposed`.
+template <typename A> bool is_dense(PyArrayObject* a, bool transposed) {
+    const int n = PyArray_NDIM(a);
+    if (!has_type<A>(a) || !PyArray_ISALIGNED(a) || !PyArray_ISNOTSWAPPED(a) || n < 2 || n > 3) return false;
+    const npy_intp *shape = PyArray_DIMS(a), *steps = PyArray_STRIDES(a), item = sizeof(A);
+    const int inner = transposed ? n - 2 : n - 1, outer = transposed ? n - 1 : n - 2;
+    return steps[inner] == item && steps[outer] == item * shape[inner] &&
+           (n == 2 || steps[0] == item * shape[1] * shape[2]);
+}
+
+// `call` of a and b, but for y; false where the product is NumPy's to do or to refuse.
+template <typename A> bool fill(Product<A>& call, PyArrayObject* a, PyArrayObject* b) {
+    const bool transposed = !is_dense<A>(a, false);
+    if ((transposed && !is_dense<A>(a, true)) || !is_dense<A>(b, false)) return false;
+    const int of_a = PyArray_NDIM(a), of_b = PyArray_NDIM(b);
+    const npy_intp *m = PyArray_DIMS(a) + (of_a - 2), *n = PyArray_DIMS(b) + (of_b - 2);
+    call.replicas = of_b == 3 ? PyArray_DIM(b, 0) : 1;
+    call.shared = of_a == 2;
+    if (of_a > of_b || m[1] != n[0] || (of_a == 3 && PyArray_DIM(a, 0) != call.replicas)) return false;
+    call.rows = m[0];
+    call.inner = m[1];
+    call.columns = n[1];
+    call.a = static_cast<const A*>(PyArray_DATA(a));
+    call.transposed = transposed;
+    call.b = static_cast<const A*>(PyArray_DATA(b));
+    return true;
+}
+
+}  // namespace bnkit
