@@ -6,16 +6,10 @@
 #include <nanobind/stl/vector.h>
 
 #include <array>
-#include <chrono>
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
-#include <exception>
-#include <memory>
-#include <thread>
 #include <vector>
 
-#include "cpu_level.hpp"
+#include "chosen.hpp"
 #include "optimizer_arrays.hpp"
 #include "plain.hpp"
 #include "product_arrays.hpp"
@@ -27,81 +21,11 @@
 namespace bnkit {
 namespace {
 
-struct NamedLevel {
-    const char* name;
-    const Level* level;
-    const Optimizers* optimizers;
-    const Products* products;
-};
-
-#if !defined(BNKIT_X86_LEVELS)
-#if defined(__aarch64__) && defined(__GNUC__)
-constexpr const char* generic_name = "neon";  // part of every ARMv8-A
-#else
-constexpr const char* generic_name = "generic";
-#endif
-#endif
-
-// Best first; a level runs on every machine of a better one.
-const NamedLevel levels[] = {
-#if defined(BNKIT_X86_LEVELS)
-    {"x86-64-v4", &v4::level, &v4::optimizers, &v4::products},
-    {"x86-64-v3", &v3::level, &v3::optimizers, &v3::products},
-    {"x86-64-v2", &v2::level, &v2::optimizers, &v2::products},
-#else
-    {generic_name, &generic::level, &generic::optimizers, &generic::products},
-#endif
-};
-
-// The levels that this machine runs, best first.
-std::vector<const NamedLevel*> levels_here() {
-    std::vector<const NamedLevel*> found;
-#if defined(BNKIT_X86_LEVELS)
-    bool here = false;
-#else
-    bool here = true;  // the one level is what any machine of the kind runs
-#endif
-    for (const NamedLevel& level : levels) {
-        here = here || std::strcmp(level.name, cpu_level()) == 0;
-        if (here) found.push_back(&level);
-    }
-    return found;
-}
-
-// The one of them that BNKIT_CPU_LEVEL names, else the best; null where there is none. Python tells what is wrong.
-const NamedLevel* choose_level() {
-    const char* wanted = std::getenv("BNKIT_CPU_LEVEL");
-    for (const NamedLevel* level : levels_here()) {
-        if (wanted == nullptr || *wanted == '\0' || std::strcmp(level->name, wanted) == 0) return level;
-    }
-    return nullptr;
-}
-
-const NamedLevel* const chosen = choose_level();
-
 template <typename S> const Kernels<S>& kernels();
 template <> const Kernels<float>& kernels() { return chosen->level->f32; }
 template <> const Kernels<double>& kernels() { return chosen->level->f64; }
 template <> const Kernels<Half>& kernels() { return chosen->level->f16; }
 template <> const Kernels<BFloat16>& kernels() { return chosen->level->bf16; }
-
-// A thread that comes back while the interpreter goes down is ended by it, which no C++ frame may see: it sleeps until
-// the process is gone.
-template <typename Work> void without_gil(const Work& work) {
-    PyThreadState* const state = PyEval_SaveThread();
-    std::exception_ptr error;
-    try {
-        work();
-    } catch (...) {
-        error = std::current_exception();
-    }
-    try {
-        PyEval_RestoreThread(state);
-    } catch (...) {
-        for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
-    }
-    if (error) std::rethrow_exception(error);
-}
 
 // Calls call(S{}) with the type that x is stored in.
 template <typename Call> nb::object for_storage(nb::handle x, Call call) {
@@ -305,60 +229,6 @@ nb::object cross_entropy(nb::handle logits, nb::handle labels, nb::handle weight
         without_gil([&] { softmax_cross_entropy(call); });
         return nb::make_tuple(loss, gradient);
     });
-}
-
-// Whether the step was done; else nothing was written, and it is the reference's to do or to refuse.
-bool optimizer_step(const char* name, nb::handle p, nb::handle g, const std::vector<nb::object>& memory, nb::handle lr,
-                    const std::vector<double>& decays, double eps, double weight_decay, double step) {
-    const Rule* const rule = rule_named(name);
-    if (rule == nullptr || static_cast<int>(decays.size()) != decays_of(*rule) || !PyArray_Check(p.ptr())) return false;
-    const bool shared = PyFloat_Check(lr.ptr());
-    const auto run = [&](auto type, const auto kernel) {
-        using A = decltype(type);
-        OptimizerStep<A> call{};
-        const StepArrays<A> arrays(p, g, memory, shared ? nb::handle(Py_None) : lr);
-        if (!fill(call, *rule, arrays, memory.size())) return false;
-        call.lr = shared ? PyFloat_AS_DOUBLE(lr.ptr()) : 0;
-        for (std::size_t i = 0; i < decays.size(); ++i) {
-            call.decays[i] = decays[i];
-            call.corrections[i] = 1 - std::pow(decays[i], step);
-        }
-        call.eps = eps;
-        call.weight_decay = weight_decay;
-        without_gil([&] { kernel(*rule, call); });
-        return true;
-    };
-    if (has_type<float>(as_array(p))) return run(float{}, chosen->optimizers->f32);
-    return has_type<double>(as_array(p)) && run(double{}, chosen->optimizers->f64);
-}
-
-constexpr index few_products = 1 << 20;  // of a matrix, below which looking for zeros costs more than they save
-
-// a @ b and the replicas that are NumPy's to do, or None where all are.
-nb::object sparse_product(nb::handle a, nb::handle b) {
-    if (!PyArray_Check(a.ptr()) || !PyArray_Check(b.ptr())) return nb::none();
-    const auto run = [&](auto type, const auto kernel) -> nb::object {
-        using A = decltype(type);
-        Product<A> call{};
-        if (!fill(call, as_array(a), as_array(b)) || call.rows * call.inner * call.columns < few_products) {
-            return nb::none();
-        }
-        npy_intp shape[] = {call.replicas, call.rows, call.columns};
-        const int dimensions = PyArray_NDIM(as_array(b));
-        nb::object y = owned(PyArray_SimpleNew(dimensions, shape + (3 - dimensions), TypeNumber<A>::value));
-        const std::unique_ptr<bool[]> done(new bool[static_cast<std::size_t>(call.replicas)]);
-        call.y = static_cast<A*>(PyArray_DATA(as_array(y)));
-        call.done = done.get();
-        without_gil([&] { kernel(call); });
-        nb::list left;
-        for (index r = 0; r < call.replicas; ++r) {
-            if (!done[static_cast<std::size_t>(r)]) left.append(r);
-        }
-        if (static_cast<index>(left.size()) == call.replicas) return nb::none();
-        return nb::make_tuple(y, left);
-    };
-    if (has_type<float>(as_array(a))) return run(float{}, chosen->products->f32);
-    return has_type<double>(as_array(a)) ? run(double{}, chosen->products->f64) : nb::none();
 }
 
 const char* version() { return BNKIT_VERSION; }

@@ -1,11 +1,13 @@
-// The arrays of an optimizer's step, if one look tells that the kernel can take them.
+// An optimizer's step on NumPy arrays, if one look tells that the kernel can take them.
 #pragma once
 
+#include <cmath>
 #include <cstring>
 #include <utility>
 #include <vector>
 
 #include "arrays.hpp"
+#include "chosen.hpp"
 #include "optimizer.hpp"
 
 namespace bnkit {
@@ -82,6 +84,31 @@ bool fill(OptimizerStep<A>& call, Rule rule, const StepArrays<A>& arrays, std::s
     call.second = arrays.memory(1);
     call.rates = arrays.rates();
     return true;
+}
+
+// Whether the step was done; else nothing was written, and it is the reference's to do or to refuse.
+inline bool optimizer_step(const char* name, nb::handle p, nb::handle g, const std::vector<nb::object>& memory, nb::handle lr,
+                    const std::vector<double>& decays, double eps, double weight_decay, double step) {
+    const Rule* const rule = rule_named(name);
+    if (rule == nullptr || static_cast<int>(decays.size()) != decays_of(*rule) || !PyArray_Check(p.ptr())) return false;
+    const bool shared = PyFloat_Check(lr.ptr());
+    const auto run = [&](auto type, const auto kernel) {
+        using A = decltype(type);
+        OptimizerStep<A> call{};
+        const StepArrays<A> arrays(p, g, memory, shared ? nb::handle(Py_None) : lr);
+        if (!fill(call, *rule, arrays, memory.size())) return false;
+        call.lr = shared ? PyFloat_AS_DOUBLE(lr.ptr()) : 0;
+        for (std::size_t i = 0; i < decays.size(); ++i) {
+            call.decays[i] = decays[i];
+            call.corrections[i] = 1 - std::pow(decays[i], step);
+        }
+        call.eps = eps;
+        call.weight_decay = weight_decay;
+        without_gil([&] { kernel(*rule, call); });
+        return true;
+    };
+    if (has_type<float>(as_array(p))) return run(float{}, chosen->optimizers->f32);
+    return has_type<double>(as_array(p)) && run(double{}, chosen->optimizers->f64);
 }
 
 }  // namespace bnkit

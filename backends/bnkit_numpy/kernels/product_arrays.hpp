@@ -1,7 +1,10 @@
-// The arrays of a product, if one look tells that the kernel can take them.
+// A product of NumPy arrays, if one look tells that the kernel can take them.
 #pragma once
 
+#include <memory>
+
 #include "arrays.hpp"
+#include "chosen.hpp"
 #include "product.hpp"
 
 namespace bnkit {
@@ -33,6 +36,35 @@ template <typename A> bool fill(Product<A>& call, PyArrayObject* a, PyArrayObjec
     call.transposed = transposed;
     call.b = static_cast<const A*>(PyArray_DATA(b));
     return true;
+}
+
+constexpr index few_products = 1 << 20;  // of a matrix, below which looking for zeros costs more than they save
+
+// a @ b and the replicas that are NumPy's to do, or None where all are.
+inline nb::object sparse_product(nb::handle a, nb::handle b) {
+    if (!PyArray_Check(a.ptr()) || !PyArray_Check(b.ptr())) return nb::none();
+    const auto run = [&](auto type, const auto kernel) -> nb::object {
+        using A = decltype(type);
+        Product<A> call{};
+        if (!fill(call, as_array(a), as_array(b)) || call.rows * call.inner * call.columns < few_products) {
+            return nb::none();
+        }
+        npy_intp shape[] = {call.replicas, call.rows, call.columns};
+        const int dimensions = PyArray_NDIM(as_array(b));
+        nb::object y = owned(PyArray_SimpleNew(dimensions, shape + (3 - dimensions), TypeNumber<A>::value));
+        const std::unique_ptr<bool[]> done(new bool[static_cast<std::size_t>(call.replicas)]);
+        call.y = static_cast<A*>(PyArray_DATA(as_array(y)));
+        call.done = done.get();
+        without_gil([&] { kernel(call); });
+        nb::list left;
+        for (index r = 0; r < call.replicas; ++r) {
+            if (!done[static_cast<std::size_t>(r)]) left.append(r);
+        }
+        if (static_cast<index>(left.size()) == call.replicas) return nb::none();
+        return nb::make_tuple(y, left);
+    };
+    if (has_type<float>(as_array(a))) return run(float{}, chosen->products->f32);
+    return has_type<double>(as_array(a)) ? run(double{}, chosen->products->f64) : nb::none();
 }
 
 }  // namespace bnkit
