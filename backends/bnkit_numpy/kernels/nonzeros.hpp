@@ -12,7 +12,7 @@ template <typename A> struct Piece {
     index rows, columns, step;
 };
 
-#if defined(__AVX512F__) && defined(__AVX512VL__)
+#if defined(__GNUC__) && defined(__AVX512F__) && defined(__AVX512VL__)
 #define BNKIT_COMPRESSES
 
 // Writes the lanes of v that are not 0, and first + their numbers, one after the other, and then whatever fills a
@@ -33,7 +33,7 @@ inline int put_nonzeros(Vector<double> v, int first, double* values, int* places
     return __builtin_popcount(which);
 }
 
-#elif defined(__AVX2__)
+#elif defined(__GNUC__) && defined(__AVX2__)
 #define BNKIT_COMPRESSES
 
 // For each set of 8 lanes their numbers, a byte each, in ascending order.
