@@ -32,7 +32,7 @@ def test_records_hold_every_network_measurement_and_layer_once(records):
         for k in kinds
         for i in inits
         for s in (0, 1)
-        for e in (0, 2)
+        for e in (0, 1, 2)
         for layer in (1, 2)
     )
     assert all(sum(r["counts"]) == 60 * SMALL.hidden[r["layer"] - 1] for r in records)
@@ -109,7 +109,7 @@ def test_the_verdicts_follow_their_rules(index, verdict, norm, plain):
 
 
 def test_the_charts_are_shares_of_all_values_for_each_activation_before_and_after(records):
-    charts = shown.charts(records)
+    charts = shown.charts(records)[1:]
     assert [chart.title for chart in charts] == [
         f"{name}, {when}" for name in SMALL.activations for when in ("before training", "after 2 epochs")
     ]
@@ -120,11 +120,35 @@ def test_the_charts_are_shares_of_all_values_for_each_activation_before_and_afte
             assert len(bars.edges) == SMALL.bins + 1
 
 
+def test_the_course_of_living_units_is_shown_for_every_network_at_every_measurement(records):
+    course = shown.charts(records)[0]
+    assert [panel.title for panel in course.panels] == [f"{a}, {i}" for a in SMALL.activations for i in ("1.0", "he")]
+    for panel in course.panels:
+        activation, init = panel.title.split(", ")
+        for item in panel.items:
+            own = [
+                r for r in records
+                if (r["activation"], str(r["init"]), r["batch_norm"]) == (activation, init, item.label == "batch norm")
+            ]  # fmt: skip
+            assert item.x == (0.0, 1.0, 2.0)
+            for seed in (0, 1):
+                shares = [min(r["alive"] for r in own if (r["seed"], r["epoch"]) == (seed, e)) for e in (0, 1, 2)]
+                assert item.runs[f"seed {seed}"] == tuple(shares)
+
+
+def test_a_network_that_is_not_spread_at_one_measurement_in_training_does_not_count():
+    found = made((0.9, 0.9), (0.1, 0.1))
+    between = [r | {"epoch": 2, "alive": 0.4 if r["init"] == "he" else r["alive"]} for r in found if r["epoch"] == 5]
+    before, during, _ = shown.findings(found + between).verdicts
+    assert (before.verdict, during.verdict) == ("holds", "depends")
+    assert "not relu from he" in during.reason
+
+
 def test_quick_settings_can_be_shown():
     settings = activations.quick(SMALL)
     found = activations.run(settings)
     assert [len(table.rows) for table in activations.findings(found, settings).tables] == [24, 12]
-    assert len(activations.plot(found).axes) == 6 * 4
+    assert len(activations.plot(found).axes) == 8 + 6 * 4  # two of the first eight are empty
 
 
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"activations": ("elu",)}, {"batch_size": 61}])

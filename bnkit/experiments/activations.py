@@ -10,12 +10,13 @@ own and says nothing of the image; so the verdicts count the units that vary fro
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from bnkit import checks
 from bnkit.backend import Array
 from bnkit.batch_norm import batch_norm
 from bnkit.experiments import activations_findings, parts, training
@@ -35,13 +36,14 @@ ENDS = {"sigmoid": (0.02, 0.98), "tanh": (-0.98, 0.98), "relu": (-np.inf, np.inf
 
 @dataclass(frozen=True)
 class Settings:
-    """What is run. epochs: of rows / batch_size updates, before and after which it is measured."""
+    """What is run. epochs: of rows / batch_size updates; measured: after which, besides at the start and the end."""
 
     data: str = "digits"
     data_dir: str | None = None
     backend: str | None = None
     seeds: int = 3
     epochs: int = 20
+    measured: tuple[int, ...] = (1, 5)
     inits: tuple[str | float, ...] = (1.0, 0.01, "xavier", "he")
     activations: tuple[str, ...] = ("sigmoid", "tanh", "relu")
     hidden: tuple[int, ...] = (100,) * 5
@@ -72,6 +74,8 @@ def run(settings: Settings, *, on_progress: Callable[[int, int], None] | None = 
     for name in settings.activations:
         if name not in EDGES:
             raise ValueError(f"activations must be among {', '.join(EDGES)}, got {name!r}")
+    for epoch in settings.measured:
+        checks.check_int("measured", epoch)
     problem = training.load(settings, ("rows", "epochs", "bins"), [settings.batch_size])
     updates = settings.epochs * (problem.x.shape[0] // settings.batch_size)
     pieces = [
@@ -79,7 +83,7 @@ def run(settings: Settings, *, on_progress: Callable[[int, int], None] | None = 
         for name in settings.activations
         for kind in (False, True)
     ]
-    return parts.run(pieces, settings, on_progress=on_progress)
+    return parts.run(pieces, settings, problem.backend, on_progress=on_progress)
 
 
 def findings(records: list[Record], settings: Settings) -> Findings:
@@ -91,23 +95,8 @@ def plot(records: list[Record]) -> Any:
 
 
 def _train(settings: Settings, problem: Problem, activation: str, kind: bool, told: Told) -> list[Record]:
+    """Train the networks of one activation and kind; the records of each measurement."""
     replicas = [(init, seed) for init in settings.inits for seed in range(settings.seeds)]
-
-    def work(part: slice, told: Told | None) -> Iterator[list[Record]]:
-        return _measurements(settings, problem, activation, kind, replicas[part], told)
-
-    return training.side_by_side(problem, settings.batch_size, len(replicas), work, told)
-
-
-def _measurements(
-    settings: Settings,
-    problem: Problem,
-    activation: str,
-    kind: bool,
-    replicas: list[tuple[str | float, int]],
-    told: Told | None,
-) -> Iterator[list[Record]]:
-    """Train some replicas, and yield their records before and after."""
     norm = {"eps": settings.eps, "correction": settings.correction, "decay": settings.decay}
     seeds = [seed for _, seed in replicas]
     model = MLP(
@@ -123,18 +112,18 @@ def _measurements(
     optimizer = SGD(lr=settings.lr)
     batches = training.Batches(problem, seeds, settings.batch_size)
     every, done = problem.x.shape[0] // settings.batch_size, 0
-    for epoch in (0, settings.epochs):
-        training.update(model, optimizer, batches.next, range(done, epoch * every), told=told)
+    records = []
+    for epoch in sorted({0, settings.epochs, *(e for e in settings.measured if e < settings.epochs)}):
+        training.update(model, optimizer, batches.next, range(done, epoch * every), told)
         done = epoch * every
         accuracies, _ = training.measured(model, problem.x, problem.t)
-        records = []
         for layer, values in enumerate(hidden_values(model, problem.x), 1):
             head = {"activation": activation, "batch_norm": kind, "epoch": epoch, "layer": layer}
             shown = _described(problem.backend.to_numpy(values).astype(np.float64), activation, settings)
             for i, (init, seed) in enumerate(replicas):
                 record = head | {"init": init, "seed": seed, "accuracy": accuracies[i]}
                 records.append(record | {name: value[i] for name, value in shown.items()})
-        yield records
+    return records
 
 
 @quiet

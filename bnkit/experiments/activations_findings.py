@@ -5,7 +5,7 @@ import statistics
 import numpy as np
 
 from bnkit.experiments import QUESTIONS
-from bnkit.experiments.findings import KINDS, Bars, Chart, Findings, Panel, Table, Verdict, row
+from bnkit.experiments.findings import KINDS, Bars, Chart, Findings, Panel, Table, Verdict, line, row
 from bnkit.experiments.records import Record
 
 # Of the histograms; a value beyond them counts in the first or last interval, one that is no number in the last.
@@ -16,15 +16,15 @@ MADE_FOR = {"sigmoid": "xavier", "tanh": "xavier", "relu": "he"}
 
 def findings(records: list[Record]) -> Findings:
     alive = {key: statistics.mean(seeds.values()) for key, seeds in _by_network(records).items()}
-    first, last = min(r["epoch"] for r in records), max(r["epoch"] for r in records)
-    verdicts = (_by_batch_norm(alive, first, "before training"), _by_batch_norm(alive, last, "in training"))
+    first, *later = sorted({r["epoch"] for r in records})
+    verdicts = (_by_batch_norm(alive, [first], "before training"), _by_batch_norm(alive, later, "in training"))
     tables = _living(records), _accuracies(records)
     return Findings(QUESTIONS["activations"], charts(records), tables, (*verdicts, _by_scale(alive, first)))
 
 
 def charts(records: list[Record]) -> tuple[Chart, ...]:
-    """Histograms over rows, units and seeds: a chart for each activation before and at the end, a line an init."""
-    found = []
+    """Living units against epochs; for each activation histograms over rows, units and seeds, before and at the end."""
+    found = [_course(records)]
     for activation in dict.fromkeys(r["activation"] for r in records):
         for epoch in (min(r["epoch"] for r in records), max(r["epoch"] for r in records)):
             own = [r for r in records if (r["activation"], r["epoch"]) == (activation, epoch)]
@@ -37,6 +37,23 @@ def charts(records: list[Record]) -> tuple[Chart, ...]:
             title = f"{activation}, " + ("before training" if epoch == 0 else f"after {epoch} epochs")
             found.append(Chart(title, "activation", "share of values", tuple(panels), columns=len(layers)))
     return tuple(found)
+
+
+def _course(records: list[Record]) -> Chart:
+    """The share of living units in the layer with fewest, against epochs: a panel for each activation and init."""
+    networks: dict[tuple[str, str], dict[bool, list[Record]]] = {}
+    for (activation, init, kind, epoch), shares in _by_network(records).items():
+        kinds = networks.setdefault((activation, init), {True: [], False: []})
+        kinds[kind] += [{"seed": seed, "epoch": epoch, "alive": share} for seed, share in shares.items()]
+    panels = tuple(
+        Panel(
+            f"{activation}, {init}",
+            tuple(line(KINDS[kind], KINDS[kind], own, "epoch", "alive") for kind, own in kinds.items()),
+        )
+        for (activation, init), kinds in networks.items()
+    )
+    title = "Units alive in the layer with fewest; mean of the seeds, the band spans them"
+    return Chart(title, "epochs", "share of units", panels, y_range=(0.0, 1.0))
 
 
 def _panel(own: list[Record], init: str | float, layer: int) -> Panel:
@@ -65,8 +82,10 @@ def _by_network(records: list[Record]) -> dict[Key, dict[int, float]]:
 
 
 def _living(records: list[Record]) -> Table:
-    rows = []
+    last, rows = max(r["epoch"] for r in records), []
     for (activation, init, kind, epoch), own in _by_network(records).items():
+        if epoch not in (0, last):
+            continue
         when = "before" if epoch == 0 else "after"
         rows.append(row((activation, init), f"{KINDS[kind]}, {when}", list(own.values())))
     title = "share of units alive in the layer with fewest, before and after training"
@@ -84,25 +103,32 @@ def _accuracies(records: list[Record]) -> Table:
     return Table(title, ("activation", "initial weights"), tuple(rows), "", 0.0)
 
 
-def _spread(alive: dict[Key, float], kind: bool, epoch: int) -> dict[tuple[str, str], bool]:
-    return {key[:2]: share >= ENOUGH for key, share in alive.items() if key[2:] == (kind, epoch)}
+def _spread(alive: dict[Key, float], kind: bool, epochs: list[int]) -> dict[tuple[str, str], bool]:
+    """Of each activation and init, whether the networks are spread at all these epochs."""
+    found: dict[tuple[str, str], bool] = {}
+    for key, share in alive.items():
+        if key[2] == kind and key[3] in epochs:
+            found[key[:2]] = found.get(key[:2], True) and share >= ENOUGH
+    return found
 
 
-def _by_batch_norm(alive: dict[Key, float], epoch: int, when: str) -> Verdict:
-    norm, plain = (_spread(alive, kind, epoch) for kind in (True, False))
+def _by_batch_norm(alive: dict[Key, float], epochs: list[int], when: str) -> Verdict:
+    norm, plain = (_spread(alive, kind, epochs) for kind in (True, False))
     missing = ", ".join(f"{a} from {i}" for (a, i), ok in norm.items() if not ok)
     return Verdict(
         f"Batch norm keeps the activations spread whatever the initial weights, {when}",
         "holds" if all(norm.values()) else "depends" if sum(norm.values()) > sum(plain.values()) else "does not hold",
-        f"A network is spread where in every layer {ENOUGH:.0%} of the units are alive (mean over seeds). Holds where "
-        f"all with batch norm are, depends where more are with it than without.",
+        f"A network is spread where in every layer {ENOUGH:.0%} of the units are alive (mean over seeds)"
+        + (f", after each of {', '.join(map(str, epochs))} epochs" if len(epochs) > 1 else "")
+        + ". Holds where "
+        "all with batch norm are, depends where more are with it than without.",
         f"{sum(norm.values())} of {len(norm)} with batch norm, {sum(plain.values())} without"
         + (f"; not {missing} with it." if missing else "."),
     )
 
 
 def _by_scale(alive: dict[Key, float], epoch: int) -> Verdict:
-    plain = _spread(alive, False, epoch)
+    plain = _spread(alive, False, [epoch])
     made = {key: ok for key, ok in plain.items() if MADE_FOR[key[0]] == key[1]}
     fixed = {key: ok for key, ok in plain.items() if key[1] not in MADE_FOR.values()}
     good = ", ".join(f"{a} from {i}" for (a, i), ok in plain.items() if ok) or "none"

@@ -17,7 +17,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,8 +106,8 @@ def run(
     for case in cases(settings):
         updates = max(1, settings.epochs * problem.x.shape[0] // case.batch)
         work = functools.partial(_train, settings, problem, case, updates)
-        pieces.append(parts.Part(f"{case.kind} {case.batch} {case.counted}", updates, work))
-    return parts.run(pieces, settings, on_progress=on_progress, checkpoint=checkpoint)
+        pieces.append(parts.Part(f"{case.kind} {case.batch} {case.counted}", updates, work, effort=updates))
+    return parts.run(pieces, settings, problem.backend, on_progress=on_progress, checkpoint=checkpoint)
 
 
 def findings(records: list[Record], settings: Settings) -> Findings:
@@ -119,18 +119,8 @@ def plot(records: list[Record]) -> Any:
 
 
 def _train(settings: Settings, problem: Problem, case: Case, updates: int, told: Told) -> list[Record]:
-    def work(part: slice, told: Told | None) -> Iterator[list[Record]]:
-        return _networks(settings, problem, case, updates, range(settings.seeds)[part], told)
-
-    if case.kind == SHARED:  # whose ranks are threads themselves
-        return next(work(slice(0, settings.seeds), told))
-    return training.side_by_side(problem, case.batch, settings.seeds, work, told)
-
-
-def _networks(
-    settings: Settings, problem: Problem, case: Case, updates: int, seeds: range, told: Told | None
-) -> Iterator[list[Record]]:
-    """Train the networks of some seeds, and yield their records once."""
+    """Train the networks of a case, one a seed; their records."""
+    seeds = range(settings.seeds)
     norm = {"eps": settings.eps, "correction": settings.correction, "decay": settings.decay}
     if case.kind in (GHOST, OWN):
         norm["ghost"] = case.counted
@@ -147,10 +137,10 @@ def _networks(
     batches = training.Batches(problem, seeds, case.batch)
     with contextlib.ExitStack() as stack:
         gradients = stack.enter_context(TwoRanks(model)).gradients if case.kind == SHARED else None
-        training.update(model, optimizer, batches.next, range(updates), told=told, gradients=gradients)
+        training.update(model, optimizer, batches.next, range(updates), told, gradients=gradients)
     found = _measured(model, problem, case, settings)
     head = {"kind": case.kind, "batch": case.batch, "counted": case.counted, "lr": lr, "updates": updates}
-    yield [head | {"seed": seed} | {name: v[i] for name, v in found.items()} for i, seed in enumerate(seeds)]
+    return [head | {"seed": seed} | {name: v[i] for name, v in found.items()} for i, seed in enumerate(seeds)]
 
 
 def _measured(model: MLP, problem: Problem, case: Case, settings: Settings) -> dict[str, list[Any]]:

@@ -119,17 +119,19 @@ def run(
         checks.check_int("measured", updates)
     problem = training.load(settings, ("epochs", "percentile_rows"), [settings.batch_size])
     updates = settings.epochs * (problem.x.shape[0] // settings.batch_size)
+    names = [activation for _, _, activation in settings.cells]
     pieces = [
         parts.Part(
             f"seed {seed}, {activation}, {name}",
             updates,
             functools.partial(learning_rate_networks.train, settings, updates, problem, activation, kind, seed),
+            effort=names.count(activation) * (1 + kind),  # of the plain ones, some soon die
         )
         for seed in range(settings.seeds)
         for kind, name in KINDS.items()
-        for activation in dict.fromkeys(activation for _, _, activation in settings.cells)
+        for activation in dict.fromkeys(names)
     ]
-    return parts.run(pieces, settings, on_progress=on_progress, checkpoint=checkpoint)
+    return parts.run(pieces, settings, problem.backend, on_progress=on_progress, checkpoint=checkpoint)
 
 
 def findings(records: list[Record], settings: Settings) -> Findings:

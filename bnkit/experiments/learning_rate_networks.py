@@ -17,39 +17,29 @@ from bnkit.mlp import MLP
 from bnkit.optim import SGD
 
 PERCENTILES = (15, 50, 85)
-TOGETHER = 100  # updates from one wait of the threads for each other to the next, and so to hear of an interruption
+LOOKED = 100  # updates from one look for networks of NaN to the next
 CELL = ("scale", "lr", "activation")  # in a record; the initial scale, and the learning rate
 Cell = tuple[float, float, str]
 
 
 def train(
-    settings: Any, updates: int, problem: Problem, activation: str, batch_norm: bool, seed: int, told: Told | None
+    settings: Any, updates: int, problem: Problem, activation: str, batch_norm: bool, seed: int, told: Told
 ) -> list[Record]:
-    """The records of the settings' networks of one activation and kind, from one seed."""
-    cells = [cell for cell in settings.cells if cell[2] == activation]
-
-    def work(part: slice, told: Told | None) -> Iterator[list[Record]]:
-        return _measurements(settings, updates, problem, cells[part], batch_norm, seed, told)
-
-    return training.side_by_side(problem, settings.batch_size, len(cells), work, told)
-
-
-def _measurements(
-    settings: Any, updates: int, problem: Problem, cells: list[Cell], batch_norm: bool, seed: int, told: Told | None
-) -> Iterator[list[Record]]:
-    """Train the networks of some cells, and yield their records, none between two measurements.
+    """The records of the settings' networks of one activation and kind, from one seed.
 
     Networks whose last weights are all NaN, which no update changes any more, are left out from then on.
     """
+    live = cells = [cell for cell in settings.cells if cell[2] == activation]
     networks = functools.partial(_networks, settings, problem, batch_norm=batch_norm, seed=seed)
-    live, model = cells, networks(cells)
+    model = networks(cells)
     batches = _batches(problem, seed, settings.batch_size)
     measured, dead = {n for n in settings.measured if n < updates} | {updates}, _of_nan(problem)
+    records: list[Record] = []
     done = 0
-    for step in sorted(measured.union(range(TOGETHER, updates, TOGETHER))):
+    for step in sorted(measured.union(range(LOOKED, updates, LOOKED))):
         if model is not None:
             optimizer = SGD(lr=[lr for _, lr, _ in live])
-            training.update(model, optimizer, functools.partial(next, batches), range(done, step), told=told)
+            training.update(model, optimizer, functools.partial(next, batches), range(done, step), told)
             alive = _alive(model)
             if not alive.all():
                 arrays = model.arrays()
@@ -60,13 +50,13 @@ def _measurements(
                     model.set_arrays(kept, source="the networks before")
         done = step
         if step not in measured:
-            yield []
             continue
         found = (
             {} if model is None else dict(zip(live, _measured(model, problem, settings.percentile_rows), strict=True))
         )
         head = {"batch_norm": batch_norm, "seed": seed, "step": step}
-        yield [dict(zip(CELL, cell, strict=True)) | head | found.get(cell, dead) for cell in cells]
+        records += [dict(zip(CELL, cell, strict=True)) | head | found.get(cell, dead) for cell in cells]
+    return records
 
 
 def _networks(settings: Any, problem: Problem, cells: list[Cell], *, batch_norm: bool, seed: int) -> MLP | None:

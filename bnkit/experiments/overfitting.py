@@ -15,7 +15,7 @@ bnkit's, its dropout alone would learn far faster than published. `training.tuto
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -130,8 +130,11 @@ def run(
     problem = training.load(settings, counts, [g.batch_size for g in listed])
     rows = problem.x.shape[0]
     work = functools.partial(_train, settings, problem)
-    pieces = [parts.Part(g.name, updates(g, rows), functools.partial(work, g)) for g in listed]
-    return parts.run(pieces, settings, on_progress=on_progress, checkpoint=checkpoint)
+    pieces = [
+        parts.Part(g.name, n, functools.partial(work, g), effort=n * len(g.cases))
+        for g, n in ((g, updates(g, rows)) for g in listed)
+    ]
+    return parts.run(pieces, settings, problem.backend, on_progress=on_progress, checkpoint=checkpoint)
 
 
 def findings(records: list[Record], settings: Settings) -> Findings:
@@ -150,31 +153,22 @@ class _Replica(NamedTuple):
 
 
 def _train(settings: Settings, problem: Problem, group: Group, told: Told) -> list[Record]:
+    """Train a group; the records of each measurement."""
     replicas = [_Replica(*case, seed) for case in group.cases for seed in range(settings.seeds)]
-
-    def work(part: slice, told: Told | None) -> Iterator[list[Record]]:
-        return _measurements(settings, problem, group, replicas[part], told)
-
-    rows = problem.x.shape[0] if group.all_rows else group.batch_size
-    return training.side_by_side(problem, rows, len(replicas), work, told)
-
-
-def _measurements(
-    settings: Settings, problem: Problem, group: Group, replicas: list[_Replica], told: Told | None
-) -> Iterator[list[Record]]:
-    """Train some replicas of a group, and yield the records of each measurement."""
     model, factors = _networks(settings, problem, group, replicas)
     optimizer = SGD(lr=[r.lr for r in replicas])
     batches = training.Batches(problem, [r.seed for r in replicas], group.batch_size)
     source = functools.partial(batches.all_rows, problem.sizes[-1]) if group.all_rows else batches.next
     every = max(problem.x.shape[0] // group.batch_size, 1)
     epochs = range(1, group.epochs, settings.every) if not group.search else ()
+    records: list[Record] = []
     done = 0
     for epoch in (*epochs, group.epochs):
         until = (epoch - 1) * every + 1
-        training.update(model, optimizer, source, range(done, until), told=told, factors=factors)
+        training.update(model, optimizer, source, range(done, until), told, factors=factors)
         done = until
-        yield _records(model, problem, group, replicas, epoch, done)
+        records += _records(model, problem, group, replicas, epoch, done)
+    return records
 
 
 def _networks(

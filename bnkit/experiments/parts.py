@@ -1,57 +1,121 @@
-"""A long experiment in parts: what is done is kept in a file, and a run that was killed goes on after it."""
+"""A long experiment in parts, some at the same time: a run that was killed goes on after those that were done."""
 
 import dataclasses
 import functools
 import json
 import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bnkit.backend import Backend
 from bnkit.checkpoint import replacing
 from bnkit.experiments.records import Record
 
-Told = Callable[[int], None]  # how many updates are done
+Told = Callable[[int], None]  # how many updates are done; it raises where the part must end
 OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Part:
-    """work(told) makes `updates` updates and returns records that JSON keeps as they are."""
+    """work(told) makes `updates` updates, tells of each, and returns records that JSON keeps as they are.
+
+    effort: about how long it takes, in any unit that the parts share.
+    """
 
     name: str
     updates: int
     work: Callable[[Told], list[Record]]
+    effort: float = 0.0
 
 
 def run(
     parts: Sequence[Part],
     settings: Any,
+    backend: Backend,
     *,
     on_progress: OnProgress | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> list[Record]:
-    """The records of all parts; on_progress(done, total) counts updates.
+    """The records of all parts, in their order; as many are worked on at the same time as the backend has threads.
+
+    Those of the greatest effort are begun first, so that the threads have work until about the same moment. An error or
+    an interruption in one of them ends the others at their next update. on_progress(done, total) counts updates; it is
+    called by one thread at a time, whichever that is.
 
     checkpoint: a file that is written after each part and, where it exists, gone on from; ValueError where it is of
     other settings.
     """
-    done = {} if checkpoint is None else _read(Path(checkpoint), settings)
-    before, total = 0, sum(part.updates for part in parts)
-    for part in parts:
-        if part.name not in done:
-            done[part.name] = part.work(functools.partial(_tell, on_progress, before, total))
-            if checkpoint is not None:
-                _write(Path(checkpoint), settings, done)
-        before += part.updates
-        _tell(on_progress, before, total, 0)
-    return [record for part in parts for record in done[part.name]]
+    crew = _Crew(parts, settings, on_progress, None if checkpoint is None else Path(checkpoint))
+    try:
+        backend.run([crew.work] * min(backend.threads, len(crew.left)))
+    finally:
+        crew.over.set()  # also where an interruption came before this thread had a part
+    return [record for part in parts for record in crew.done[part.name]]
 
 
-def _tell(on_progress: OnProgress | None, before: int, total: int, done: int) -> None:
-    if on_progress is not None:
-        on_progress(before + done, total)
+class _Stopped(BaseException):
+    """Raised in a part that must end because of what another thread raises."""
+
+
+class _Crew:
+    """What the threads share: the parts that are left, and what is done. `over`: all of it is, or none must go on."""
+
+    def __init__(
+        self, parts: Sequence[Part], settings: Any, on_progress: OnProgress | None, checkpoint: Path | None
+    ) -> None:
+        self.settings, self.on_progress, self.checkpoint = settings, on_progress, checkpoint
+        self.done = {} if checkpoint is None else _read(checkpoint, settings)
+        self.left = sorted((part for part in parts if part.name not in self.done), key=lambda part: -part.effort)
+        self.unfinished = len(self.left)
+        self.updates = {part.name: part.updates if part.name in self.done else 0 for part in parts}
+        self.total = sum(part.updates for part in parts)
+        self.lock, self.over = threading.Lock(), threading.Event()
+        self._count()
+
+    def work(self) -> None:
+        """Work on one part after the other until there is none; then wait for the other threads'.
+
+        The thread that hears of an interruption must be here to tell the others of it.
+        """
+        try:
+            while (part := self._next()) is not None:
+                self._finish(part, part.work(functools.partial(self._tell, part)))
+            while not self.over.wait(timeout=1):  # on Windows an interruption is heard between waits
+                pass
+        except _Stopped:
+            pass
+        except BaseException:
+            self.over.set()
+            raise
+
+    def _next(self) -> Part | None:
+        with self.lock:
+            return self.left.pop(0) if self.left and not self.over.is_set() else None
+
+    def _tell(self, part: Part, updates: int) -> None:
+        with self.lock:
+            if self.over.is_set():
+                raise _Stopped
+            self.updates[part.name] = updates
+            self._count()
+
+    def _finish(self, part: Part, records: list[Record]) -> None:
+        with self.lock:
+            self.done[part.name] = records
+            if self.checkpoint is not None:
+                _write(self.checkpoint, self.settings, self.done)
+            self.updates[part.name] = part.updates
+            self._count()
+            self.unfinished -= 1
+            if self.unfinished == 0:
+                self.over.set()
+
+    def _count(self) -> None:
+        if self.on_progress is not None:
+            self.on_progress(sum(self.updates.values()), self.total)
 
 
 def _read(path: Path, settings: Any) -> dict[str, list[Record]]:

@@ -1,18 +1,15 @@
-"""What the experiments train by: batches of each seed, parts that run at the same time, statistics estimated anew."""
+"""What the experiments train by: batches of each seed, updates, statistics estimated anew."""
 
 import contextlib
-import functools
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bnkit import checks, lockstep
+from bnkit import checks
 from bnkit import data as datasets
 from bnkit.backend import Array, Backend, get_backend
 from bnkit.experiments.parts import Told
-from bnkit.experiments.records import Record
 from bnkit.init import generator
 from bnkit.layers import Arrays
 from bnkit.mlp import MLP
@@ -96,8 +93,8 @@ def update(
     optimizer: Optimizer,
     source: Callable[[], tuple[Array, Array]],
     steps: range,
+    told: Told,
     *,
-    told: Told | None = None,
     factors: Mapping[str, float] | None = None,
     gradients: Callable[[Array, Array], Arrays] | None = None,
 ) -> None:
@@ -111,32 +108,7 @@ def update(
         for name, factor in (factors or {}).items():
             grads[name] *= factor
         optimizer.update(model.params, grads)
-        if told is not None:
-            told(step + 1)
-
-
-def side_by_side(
-    problem: Problem,
-    rows: int,
-    replicas: int,
-    work: Callable[[slice, Told | None], Iterator[list[Record]]],
-    told: Told | None,
-) -> list[Record]:
-    """All records of `work(part, told)` over the parts of the replicas, which the backend trains at the same time.
-
-    rows: how many an update takes. Each part yields its records equally often; the first tells for all. One round of
-    yields is waited for, so that an interruption is.
-    """
-    products = 3 * rows * sum(inputs * outputs for inputs, outputs in itertools.pairwise(problem.sizes))
-    parts = lockstep.cuts(problem.backend, replicas, products)
-    runs = [work(part, told if part.start == 0 else None) for part in parts]
-    records: list[Record] = []
-    while True:
-        found = problem.backend.run([functools.partial(next, run, None) for run in runs])
-        if found[0] is None:
-            return records
-        for of_part in found:
-            records += of_part or []
+        told(step + 1)
 
 
 def measured(model: MLP, x: Array, t: Array) -> tuple[list[float], list[bool]]:

@@ -1,0 +1,153 @@
+"""Parts of an experiment, some at the same time: order, progress, what an error and an interruption leave."""
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import bnkit
+from bnkit.experiments import parts, weight_scale
+from bnkit.experiments.parts import Part
+
+SETTINGS = weight_scale.Settings()
+LONG = 60.0  # seconds that nothing here may take
+UPDATES = 5
+
+
+@pytest.fixture
+def backend(monkeypatch):
+    """The NumPy backend, doing two things at the same time."""
+    backend = bnkit.get_backend("numpy")
+    monkeypatch.setattr(backend, "threads", 2)
+    return backend
+
+
+def part(name, *, effort=0.0, before=lambda told: None):
+    """A part that calls `before`, then tells of its updates and returns one record."""
+
+    def work(told):
+        before(told)
+        for n in range(UPDATES):
+            told(n + 1)
+        return [{"name": name}]
+
+    return Part(name, UPDATES, work, effort)
+
+
+def for_ever(told):
+    """What a part does that only another thread ends."""
+    end = time.monotonic() + LONG
+    while time.monotonic() < end:
+        told(1)
+        time.sleep(0.001)
+
+
+def test_records_come_in_the_order_of_the_parts_whatever_order_they_end_in(backend):
+    first_may_end = threading.Event()
+    listed = [
+        part("slow", before=lambda told: first_may_end.wait(LONG)),
+        part("quick"),
+        part("last", before=lambda told: first_may_end.set()),
+    ]
+    assert [r["name"] for r in parts.run(listed, SETTINGS, backend)] == ["slow", "quick", "last"]
+
+
+def test_two_parts_are_worked_on_at_the_same_time(backend):
+    meeting = threading.Barrier(2, timeout=LONG)
+    parts.run([part(name, before=lambda told: meeting.wait()) for name in "ab"], SETTINGS, backend)
+    assert not meeting.broken
+
+
+def test_a_backend_with_one_thread_does_the_parts_of_greatest_effort_first(backend, monkeypatch):
+    monkeypatch.setattr(backend, "threads", 1)
+    begun = []
+    listed = [part(n, effort=e, before=lambda told, n=n: begun.append(n)) for n, e in (("a", 1), ("b", 3), ("c", 2))]
+    assert [r["name"] for r in parts.run(listed, SETTINGS, backend)] == ["a", "b", "c"]
+    assert begun == ["b", "c", "a"]
+
+
+def test_progress_never_goes_back_and_ends_with_all_updates(backend):
+    told = []
+    parts.run([part(name) for name in "abcdef"], SETTINGS, backend, on_progress=lambda *n: told.append(n))
+    assert told[0] == (0, 6 * UPDATES)
+    assert told[-1] == (6 * UPDATES, 6 * UPDATES)
+    assert told == sorted(told)
+
+
+@pytest.mark.parametrize("error", [ValueError("wrong"), KeyboardInterrupt()])
+@pytest.mark.parametrize("place", [0, 1])
+def test_an_error_ends_the_other_parts_and_leaves_what_was_done(backend, tmp_path, error, place):
+    done = threading.Event()
+
+    def fails(told):
+        assert done.wait(LONG)
+        raise error
+
+    slow = [part("fails", before=fails), part("for ever", before=for_ever)]
+    listed = [part("done", effort=2), *(slow if place == 0 else slow[::-1])]
+
+    def told(count, total):
+        if count >= UPDATES and (tmp_path / "c").exists():
+            done.set()
+
+    start = time.monotonic()
+    with pytest.raises(type(error)):
+        parts.run(listed, SETTINGS, backend, checkpoint=tmp_path / "c", on_progress=told)
+    assert time.monotonic() - start < LONG / 4
+    assert json.loads((tmp_path / "c").read_text())["done"] == {"done": [{"name": "done"}]}
+
+
+def test_what_is_done_is_not_done_again(backend, tmp_path):
+    first = parts.run([part("a")], SETTINGS, backend, checkpoint=tmp_path / "c")
+
+    def never(told):
+        raise AssertionError("done before")
+
+    told, listed = [], [part("a", before=never), part("b")]
+    found = parts.run(listed, SETTINGS, backend, checkpoint=tmp_path / "c", on_progress=lambda *n: told.append(n))
+    assert found == [*first, {"name": "b"}]
+    assert told[0] == (UPDATES, 2 * UPDATES)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process is not sent a Ctrl-C there")
+@pytest.mark.parametrize("alone", [True, False])
+def test_ctrl_c_ends_a_run_at_once_whichever_threads_work(alone, tmp_path):
+    """`alone`: the main thread has no part left, and waits for the other one's."""
+    script = textwrap.dedent(f"""
+        import signal, sys, threading
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import bnkit
+        from bnkit.experiments import parts
+        from test_parts import SETTINGS, for_ever, part
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        backend = bnkit.get_backend("numpy")
+        backend.threads = 2
+        both, main = threading.Barrier(2), threading.main_thread()
+        def begin(told):
+            if both.wait() == 0:
+                print("at work", flush=True)
+            if {alone} and threading.current_thread() is main:
+                return
+            for_ever(told)
+        try:
+            parts.run([part(n, before=begin) for n in "ab"], SETTINGS, backend)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+    """)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "at work\n"
+        time.sleep(0.2)
+        start = time.monotonic()
+        child.send_signal(signal.SIGINT)
+        try:
+            told, _ = child.communicate(timeout=LONG)
+        finally:
+            child.kill()
+    assert told.splitlines()[-1] == "interrupted"
+    assert time.monotonic() - start < LONG / 4
