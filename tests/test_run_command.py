@@ -132,7 +132,7 @@ def test_a_run_from_a_file_is_that_run_again(workplace, kept):
 
 
 def test_a_killed_run_goes_on_and_leaves_only_its_results(workplace, kept, monkeypatch, capsys):
-    small = overfitting.Settings(**LITTLE, search_lrs=(0.1,), search_batches=(20,))
+    small = overfitting.Settings(**LITTLE, decay_epochs=3, search_lrs=(0.1,), search_batches=(20,))
     command = ["run", "overfitting", "--out", "results", "--from"]
     whole = overfitting.run
 
