@@ -104,7 +104,7 @@ class Backend:
         return time.perf_counter() - start
 
     def run(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
-        """The results of the tasks in their order; a task must write nothing that another one reads or writes."""
+        """The results of the tasks in their order; they must share nothing that one of them writes without a lock."""
         return [task() for task in tasks]
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:

@@ -79,23 +79,20 @@ class Killed(BaseException):
     pass
 
 
-def test_a_run_that_is_killed_goes_on_to_the_same_records(records, tmp_path, monkeypatch):
-    monkeypatch.setattr(bnkit.get_backend("numpy"), "threads", 2)
-
+def test_a_run_that_is_killed_goes_on_to_the_same_records(records, tmp_path):
     def told(done, total):
-        if done > 100:  # of 256, of two parts in progress at most 62
+        if done > 100:  # of 256
             raise Killed
 
     with pytest.raises(Killed):
         learning_rate.run(SMALL, checkpoint=tmp_path / "c", on_progress=told)
     anew = []
     assert learning_rate.run(SMALL, checkpoint=tmp_path / "c", on_progress=lambda *n: anew.append(n)) == records
-    assert anew[0] in ((64, 256), (96, 256)), "what was done is not done again"
+    assert anew[0] == (96, 256), "what was done is not done again"
 
 
 def left_out(monkeypatch):
-    """A list that gets how many networks each group is begun and gone on with, one group after the other."""
-    monkeypatch.setattr(bnkit.get_backend("numpy"), "threads", 1)
+    """A list that gets how many networks each group is begun and gone on with."""
     found = []
     make = networks._networks
     monkeypatch.setattr(
@@ -124,12 +121,6 @@ def test_a_run_whose_networks_are_all_nan_has_their_records_to_the_end(monkeypat
 
 def test_looks_for_networks_of_nan_change_no_record(records, monkeypatch):
     monkeypatch.setattr(networks, "LOOKED", 4)
-    assert learning_rate.run(SMALL) == records
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_the_records_are_the_same_with_any_threads(records, monkeypatch, threads):
-    monkeypatch.setattr(bnkit.get_backend("numpy"), "threads", threads)
     assert learning_rate.run(SMALL) == records
 
 

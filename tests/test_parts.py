@@ -12,12 +12,20 @@ from pathlib import Path
 import pytest
 
 import bnkit
-from bnkit.experiments import parts, weight_scale
+from bnkit.experiments import activations, batch_size, learning_rate, overfitting, parts, weight_scale
 from bnkit.experiments.parts import Part
 
 SETTINGS = weight_scale.Settings()
 LONG = 60.0  # seconds that nothing here may take
 UPDATES = 5
+MUCH = 2**40  # multiplications, worth a thread
+LITTLE = {"data": "synthetic", "backend": "numpy", "seeds": 2, "epochs": 2, "hidden": (8, 6)}
+EXPERIMENTS = {
+    "activations": (activations, {"rows": 60, "batch_size": 20, "bins": 5}),
+    "batch-size": (batch_size, {"rows": 64, "batches": (2, 8, 32), "rank_batches": (8,), "draws": 20}),
+    "learning-rate": (learning_rate, {"measured": (7, 20)}),
+    "overfitting": (overfitting, {"rows": 60, "batch_size": 20, "every": 1, "search_batches": (20, 10)}),
+}
 
 
 @pytest.fixture
@@ -28,7 +36,7 @@ def backend(monkeypatch):
     return backend
 
 
-def part(name, *, effort=0.0, before=lambda told: None):
+def part(name, *, effort=MUCH, before=lambda told: None):
     """A part that calls `before`, then tells of its updates and returns one record."""
 
     def work(told):
@@ -37,7 +45,7 @@ def part(name, *, effort=0.0, before=lambda told: None):
             told(n + 1)
         return [{"name": name}]
 
-    return Part(name, UPDATES, work, effort)
+    return Part(name, UPDATES, effort, work)
 
 
 def for_ever(told):
@@ -72,9 +80,28 @@ def test_a_backend_with_one_thread_does_the_parts_of_greatest_effort_first(backe
     assert begun == ["b", "c", "a"]
 
 
+def test_parts_of_small_updates_keep_to_one_thread(backend):
+    threads = []
+    listed = [part(n, effort=1000, before=lambda told: threads.append(threading.current_thread())) for n in "abcd"]
+    parts.run(listed, SETTINGS, backend)
+    assert threads == [threading.main_thread()] * 4
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_has_the_same_records_with_any_threads(experiment, backend, monkeypatch):
+    monkeypatch.setattr(parts, "_WORTH_A_THREAD", 0)
+    module, changes = EXPERIMENTS[experiment]
+    settings, found = module.Settings(**LITTLE, **changes), []
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(backend, "threads", threads)
+        found.append(module.run(settings))
+    assert found[0] == found[1] == found[2]
+
+
 def test_progress_never_goes_back_and_ends_with_all_updates(backend):
     told = []
-    parts.run([part(name) for name in "abcdef"], SETTINGS, backend, on_progress=lambda *n: told.append(n))
+    listed = [*(part(name) for name in "abcde"), Part("silent", UPDATES, 1, lambda told: [])]
+    parts.run(listed, SETTINGS, backend, on_progress=lambda *n: told.append(n))
     assert told[0] == (0, 6 * UPDATES)
     assert told[-1] == (6 * UPDATES, 6 * UPDATES)
     assert told == sorted(told)
@@ -90,7 +117,7 @@ def test_an_error_ends_the_other_parts_and_leaves_what_was_done(backend, tmp_pat
         raise error
 
     slow = [part("fails", before=fails), part("for ever", before=for_ever)]
-    listed = [part("done", effort=2), *(slow if place == 0 else slow[::-1])]
+    listed = [part("done", effort=2 * MUCH), *(slow if place == 0 else slow[::-1])]
 
     def told(count, total):
         if count >= UPDATES and (tmp_path / "c").exists():
@@ -101,6 +128,42 @@ def test_an_error_ends_the_other_parts_and_leaves_what_was_done(backend, tmp_pat
         parts.run(listed, SETTINGS, backend, checkpoint=tmp_path / "c", on_progress=told)
     assert time.monotonic() - start < LONG / 4
     assert json.loads((tmp_path / "c").read_text())["done"] == {"done": [{"name": "done"}]}
+
+
+def test_a_part_that_was_past_its_last_update_when_another_failed_is_kept_and_none_is_begun(backend, tmp_path):
+    meeting, failed = threading.Barrier(2, timeout=LONG), threading.Event()
+
+    def fails(told):
+        meeting.wait()
+        failed.set()
+        raise ValueError("wrong")
+
+    def work(told):
+        meeting.wait()
+        assert failed.wait(LONG)
+        time.sleep(0.05)  # the other one's error is known
+        return [{"name": "measured"}]
+
+    begun = []
+    after = part("next", effort=MUCH // 2, before=lambda told: begun.append("next"))
+    listed = [part("fails", before=fails), Part("measured", UPDATES, MUCH, work), after]
+    with pytest.raises(ValueError, match="wrong"):
+        parts.run(listed, SETTINGS, backend, checkpoint=tmp_path / "c")
+    assert json.loads((tmp_path / "c").read_text())["done"] == {"measured": [{"name": "measured"}]}
+    assert begun == []
+
+
+def test_progress_is_told_by_one_thread_at_a_time(backend):
+    telling = threading.Lock()
+
+    def on_progress(done, total):
+        assert telling.acquire(blocking=False)
+        time.sleep(0.001)  # the other thread may come
+        telling.release()
+
+    meeting = threading.Barrier(2, timeout=LONG)
+    listed = [part(name, before=lambda told: meeting.wait()) for name in "abcd"]
+    parts.run(listed, SETTINGS, backend, on_progress=on_progress)
 
 
 def test_what_is_done_is_not_done_again(backend, tmp_path):
@@ -128,7 +191,7 @@ def test_ctrl_c_ends_a_run_at_once_whichever_threads_work(alone, tmp_path):
         signal.signal(signal.SIGINT, signal.default_int_handler)
         backend = bnkit.get_backend("numpy")
         backend.threads = 2
-        both, main = threading.Barrier(2), threading.main_thread()
+        both, main = threading.Barrier(2, timeout={LONG}), threading.main_thread()
         def begin(told):
             if both.wait() == 0:
                 print("at work", flush=True)

@@ -8,6 +8,7 @@ one program; those whose weights are all NaN are left out of it from then on.
 
 import dataclasses
 import functools
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -120,17 +121,13 @@ def run(
     problem = training.load(settings, ("epochs", "percentile_rows"), [settings.batch_size])
     updates = settings.epochs * (problem.x.shape[0] // settings.batch_size)
     names = [activation for _, _, activation in settings.cells]
-    pieces = [
-        parts.Part(
-            f"seed {seed}, {activation}, {name}",
-            updates,
-            functools.partial(learning_rate_networks.train, settings, updates, problem, activation, kind, seed),
-            effort=names.count(activation) * (1 + kind),  # of the plain ones, some soon die
-        )
-        for seed in range(settings.seeds)
-        for kind, name in KINDS.items()
-        for activation in dict.fromkeys(names)
-    ]
+    pieces = []
+    for seed, (kind, name), activation in itertools.product(range(settings.seeds), KINDS.items(), dict.fromkeys(names)):
+        effort = updates * training.products(problem, settings.batch_size, names.count(activation))
+        if activation == "relu" and not kind:
+            effort //= 2  # about: most of them become NaN, and are left out
+        work = functools.partial(learning_rate_networks.train, settings, updates, problem, activation, kind, seed)
+        pieces.append(parts.Part(f"seed {seed}, {activation}, {name}", updates, effort, work))
     return parts.run(pieces, settings, problem.backend, on_progress=on_progress, checkpoint=checkpoint)
 
 

@@ -1,6 +1,7 @@
 """The networks of the learning-rate experiment: those of one activation, kind and seed train in lockstep."""
 
 import functools
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,8 +36,7 @@ def train(
     batches = _batches(problem, seed, settings.batch_size)
     measured, dead = {n for n in settings.measured if n < updates} | {updates}, _of_nan(problem)
     records: list[Record] = []
-    done = 0
-    for step in sorted(measured.union(range(LOOKED, updates, LOOKED))):
+    for done, step in itertools.pairwise(sorted(measured.union(range(0, updates, LOOKED)))):
         if model is not None:
             optimizer = SGD(lr=[lr for _, lr, _ in live])
             training.update(model, optimizer, functools.partial(next, batches), range(done, step), told)
@@ -48,7 +48,6 @@ def train(
                 if model is not None:
                     kept = {name: a[alive] if a.ndim else a for name, a in arrays.items()}
                     model.set_arrays(kept, source="the networks before")
-        done = step
         if step not in measured:
             continue
         found = (

@@ -129,11 +129,11 @@ def run(
     counts = ("rows", "epochs", "decay_epochs", "every")
     problem = training.load(settings, counts, [g.batch_size for g in listed])
     rows = problem.x.shape[0]
-    work = functools.partial(_train, settings, problem)
-    pieces = [
-        parts.Part(g.name, n, functools.partial(work, g), effort=n * len(g.cases))
-        for g, n in ((g, updates(g, rows)) for g in listed)
-    ]
+    pieces = []
+    for g in listed:
+        n, networks = updates(g, rows), len(g.cases) * settings.seeds
+        effort = n * training.products(problem, rows if g.all_rows else g.batch_size, networks)
+        pieces.append(parts.Part(g.name, n, effort, functools.partial(_train, settings, problem, g)))
     return parts.run(pieces, settings, problem.backend, on_progress=on_progress, checkpoint=checkpoint)
 
 
@@ -164,9 +164,8 @@ def _train(settings: Settings, problem: Problem, group: Group, told: Told) -> li
     records: list[Record] = []
     done = 0
     for epoch in (*epochs, group.epochs):
-        until = (epoch - 1) * every + 1
-        training.update(model, optimizer, source, range(done, until), told, factors=factors)
-        done = until
+        first, done = done, (epoch - 1) * every + 1
+        training.update(model, optimizer, source, range(first, done), told, factors=factors)
         records += _records(model, problem, group, replicas, epoch, done)
     return records
 

@@ -16,19 +16,21 @@ from bnkit.experiments.records import Record
 
 Told = Callable[[int], None]  # how many updates are done; it raises where the part must end
 OnProgress = Callable[[int, int], None]
+# Multiplications of an update below which threads wait for Python's lock longer than they work at the same time.
+_WORTH_A_THREAD = 2**23
 
 
 @dataclass(frozen=True)
 class Part:
     """work(told) makes `updates` updates, tells of each, and returns records that JSON keeps as they are.
 
-    effort: about how long it takes, in any unit that the parts share.
+    effort: about how many multiplications that takes.
     """
 
     name: str
     updates: int
+    effort: int
     work: Callable[[Told], list[Record]]
-    effort: float = 0.0
 
 
 def run(
@@ -39,18 +41,19 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> list[Record]:
-    """The records of all parts, in their order; as many are worked on at the same time as the backend has threads.
+    """The records of all parts, in their order; where it pays, the backend works on several parts at the same time.
 
-    Those of the greatest effort are begun first, so that the threads have work until about the same moment. An error or
-    an interruption in one of them ends the others at their next update. on_progress(done, total) counts updates; it is
-    called by one thread at a time, whichever that is.
+    The longest are begun first, so that all threads end at about the same moment. An error or an interruption in one of
+    them ends the others at their next update. on_progress(done, total) counts updates; it is called by one thread at a
+    time, whichever that is.
 
     checkpoint: a file that is written after each part and, where it exists, gone on from; ValueError where it is of
     other settings.
     """
-    crew = _Crew(parts, settings, on_progress, None if checkpoint is None else Path(checkpoint))
+    crew = _Crew(parts, settings, on_progress, checkpoint)
+    pays = sum(part.effort for part in crew.left) >= _WORTH_A_THREAD * sum(part.updates for part in crew.left)
     try:
-        backend.run([crew.work] * min(backend.threads, len(crew.left)))
+        backend.run([crew.work] * min(backend.threads if pays else 1, len(crew.left)))
     finally:
         crew.over.set()  # also where an interruption came before this thread had a part
     return [record for part in parts for record in crew.done[part.name]]
@@ -63,15 +66,11 @@ class _Stopped(BaseException):
 class _Crew:
     """What the threads share: the parts that are left, and what is done. `over`: all of it is, or none must go on."""
 
-    def __init__(
-        self, parts: Sequence[Part], settings: Any, on_progress: OnProgress | None, checkpoint: Path | None
-    ) -> None:
-        self.settings, self.on_progress, self.checkpoint = settings, on_progress, checkpoint
-        self.done = {} if checkpoint is None else _read(checkpoint, settings)
+    def __init__(self, parts: Sequence[Part], settings: Any, on_progress: OnProgress | None, checkpoint: Any) -> None:
+        self.parts, self.settings, self.on_progress, self.checkpoint = parts, settings, on_progress, checkpoint
+        self.done = {} if checkpoint is None else _read(Path(checkpoint), settings)
         self.left = sorted((part for part in parts if part.name not in self.done), key=lambda part: -part.effort)
-        self.unfinished = len(self.left)
         self.updates = {part.name: part.updates if part.name in self.done else 0 for part in parts}
-        self.total = sum(part.updates for part in parts)
         self.lock, self.over = threading.Lock(), threading.Event()
         self._count()
 
@@ -106,16 +105,15 @@ class _Crew:
         with self.lock:
             self.done[part.name] = records
             if self.checkpoint is not None:
-                _write(self.checkpoint, self.settings, self.done)
+                _write(Path(self.checkpoint), self.settings, self.done)
             self.updates[part.name] = part.updates
             self._count()
-            self.unfinished -= 1
-            if self.unfinished == 0:
+            if all(part.name in self.done for part in self.parts):
                 self.over.set()
 
     def _count(self) -> None:
         if self.on_progress is not None:
-            self.on_progress(sum(self.updates.values()), self.total)
+            self.on_progress(sum(self.updates.values()), sum(part.updates for part in self.parts))
 
 
 def _read(path: Path, settings: Any) -> dict[str, list[Record]]:

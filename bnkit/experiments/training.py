@@ -1,6 +1,7 @@
 """What the experiments train by: batches of each seed, updates, statistics estimated anew."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -45,6 +46,12 @@ def load(settings: Any, positive: Sequence[str], batch_sizes: Sequence[int]) -> 
             raise ValueError(f"batch_size must be at most the {x.shape[0]} rows of {settings.data}, got {size}")
     sizes = (x.shape[1], *settings.hidden, data.classes)
     return Problem(backend, sizes, *(backend.asarray(a) for a in (x, t, data.x_test, data.t_test)))
+
+
+def products(problem: Problem, rows: int, networks: int) -> int:
+    """How many multiplications an update of so many rows takes."""
+    weights = sum(inputs * outputs for inputs, outputs in itertools.pairwise(problem.sizes))
+    return 3 * networks * rows * weights  # forward, and backward for the weights and for what comes in
 
 
 class Batches:
