@@ -1,7 +1,11 @@
 """Ctrl-C during the work and the writing of what it leaves, once and many times over."""
 
+import dataclasses
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -9,6 +13,7 @@ from commands import COMMANDS, FILES, after_the_work, check_whole
 from commands import workplace as workplace
 
 from bnkit.cli import bench, interrupts, main
+from bnkit.experiments import learning_rate
 
 
 @pytest.fixture
@@ -92,3 +97,33 @@ def test_an_ignored_interrupt_stays_ignored():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT for one process alone")
+@pytest.mark.usefixtures("listening")
+def test_an_experiment_in_two_threads_ends_soon_and_goes_on_to_the_same_records(workplace):
+    settings = learning_rate.Settings(backend="numpy", seeds=1, epochs=40, measured=(500,))
+    (workplace / "asked.json").write_text(json.dumps({"settings": dataclasses.asdict(settings), "records": []}))
+    command = [sys.executable, "-m", "bnkit", "run", "learning-rate", "--from", "asked.json"]
+    environment = {**os.environ, "BNKIT_NUM_THREADS": "2"}
+    kept = workplace / "learning_rate.checkpoint"
+    first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    with first:
+        deadline = time.monotonic() + 120
+        while not kept.exists():
+            assert first.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        pressed = time.monotonic()
+        first.send_signal(signal.SIGINT)
+        assert first.wait(120) == 130
+        waited = time.monotonic() - pressed
+        assert first.stderr.read() == "bnkit: interrupted\n"
+    done = json.loads(kept.read_text())["done"]
+    assert 1 <= len(done) < 4
+    assert waited < 2, "an update of both threads, and Python's own end"
+    found = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert "going on from" in found.stdout
+    assert json.loads((workplace / "learning_rate.json").read_text())["records"] == learning_rate.run(settings)
+    assert not kept.exists()
