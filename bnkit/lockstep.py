@@ -1,12 +1,19 @@
 """Replicas cut into parts, each a network on the same memory, for a backend that trains them at the same time."""
 
 import copy
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from .backend import Backend
 from .layers import BatchNorm, Sequential
 
 _WORTH_A_THREAD = 2**24  # products of all replicas below which starting threads costs more than they save
+
+
+def products(sizes: Sequence[int], rows: int) -> int:
+    """How many multiplications a forward of so many rows takes in a network of these sizes."""
+    return rows * sum(inputs * outputs for inputs, outputs in itertools.pairwise(sizes))
 
 
 def cuts(backend: Backend, replicas: int, products: int) -> list[slice]:

@@ -1,7 +1,6 @@
 """fit(): training by epochs, with a record of each, callbacks, and a checkpoint from which a killed run goes on."""
 
 import functools
-import itertools
 import json
 import math
 import os
@@ -134,7 +133,7 @@ def _epoch(
     """How many updates, and the numbers of the record; replicas train in parts where the backend does several."""
     parts: list[slice] = []
     if isinstance(source, Rows) and model.replicas is not None and type(model) is MLP:  # a subclass may keep more
-        products = source.x.shape[0] * sum(inputs * outputs for inputs, outputs in itertools.pairwise(model.sizes))
+        products = lockstep.products(model.sizes, source.x.shape[0])
         parts = lockstep.cuts(model.backend, model.replicas, products)
     if len(parts) < 2 or any(norm.reduce is not None for norm in model.norms):  # ranks must reduce in one order
         return _train(model, optimizer, source.epoch(epoch, model), step, measured)

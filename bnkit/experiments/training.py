@@ -1,13 +1,12 @@
 """What the experiments train by: batches of each seed, updates, statistics estimated anew."""
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bnkit import checks
+from bnkit import checks, lockstep
 from bnkit import data as datasets
 from bnkit.backend import Array, Backend, get_backend
 from bnkit.experiments.parts import Told
@@ -50,8 +49,9 @@ def load(settings: Any, positive: Sequence[str], batch_sizes: Sequence[int]) -> 
 
 def products(problem: Problem, rows: int, networks: int) -> int:
     """How many multiplications an update of so many rows takes."""
-    weights = sum(inputs * outputs for inputs, outputs in itertools.pairwise(problem.sizes))
-    return 3 * networks * rows * weights  # forward, and backward for the weights and for what comes in
+    return (
+        3 * networks * lockstep.products(problem.sizes, rows)
+    )  # forward, and backward for the weights and for what comes in
 
 
 class Batches:
