@@ -48,7 +48,7 @@ def _cases() -> list[tuple[str, Host, Host]]:
         lead = (replicas,) if replicas else ()
         b = rng.normal(size=(*lead, inner, columns)) / np.sqrt(inner)
         for zeros in ZEROS:
-            for own in {(), lead}:
+            for own in dict.fromkeys(((), lead)):
                 a = rng.normal(size=(*own, rows, inner)) * (rng.random((*own, rows, inner)) >= zeros)
                 for dtype in ("float32", "float64"):
                     label = f"{dtype} {a.shape} with {zeros:.0%} zeros and {b.shape}"
