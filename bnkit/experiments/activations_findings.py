@@ -119,8 +119,8 @@ def _by_batch_norm(alive: dict[Key, float], epochs: list[int], when: str) -> Ver
     return Verdict(
         f"Batch norm keeps the activations spread whatever the initial weights, {when}",
         "holds" if all(norm.values()) else "depends" if sum(norm.values()) > sum(plain.values()) else "does not hold",
-        f"A network is spread where in every layer {ENOUGH:.0%} of the units are alive (mean over seeds){at}. Holds where "
-        "all with batch norm are, depends where more are with it than without.",
+        f"A network is spread where in every layer {ENOUGH:.0%} of the units are alive (mean over seeds){at}. "
+        "Holds where all with batch norm are, depends where more are with it than without.",
         f"{sum(norm.values())} of {len(norm)} with batch norm, {sum(plain.values())} without"
         + (f"; not {missing} with it." if missing else "."),
     )

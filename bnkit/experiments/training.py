@@ -48,10 +48,8 @@ def load(settings: Any, positive: Sequence[str], batch_sizes: Sequence[int]) -> 
 
 
 def products(problem: Problem, rows: int, networks: int) -> int:
-    """How many multiplications an update of so many rows takes."""
-    return (
-        3 * networks * lockstep.products(problem.sizes, rows)
-    )  # forward, and backward for the weights and for what comes in
+    """How many multiplications an update of so many rows takes: forward, for the weights and for what comes in."""
+    return 3 * networks * lockstep.products(problem.sizes, rows)
 
 
 class Batches:
