@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array
+from .backend import Array, Backend
 from .init import generator
 from .mlp import MLP, is_mapped
 
@@ -65,12 +65,12 @@ def taken(model: MLP, a: Array, rows: np.ndarray) -> Array:
     return model.backend.xp.take(a, model.backend.asarray(rows), axis=0)
 
 
-def identity(model: MLP, a: Array) -> list[int]:
-    """Shape and checksum, by which a resumed training knows its data; of a memory map some rows stand for all."""
+def identity(backend: Backend, a: Array) -> list[int]:
+    """Shape and checksum, by which what resumes knows its data; of a memory map some rows stand for all."""
     shape = a.shape
     if is_mapped(a) and shape[0] > _SAMPLE:
         a = a[np.linspace(0, shape[0] - 1, _SAMPLE).astype(np.int64)]
-    return [*shape, zlib.crc32(np.ascontiguousarray(model.backend.to_numpy(a)).data)]
+    return [*shape, zlib.crc32(np.ascontiguousarray(backend.to_numpy(a)).data)]
 
 
 def _said(batch: Any) -> str:

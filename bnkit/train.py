@@ -226,7 +226,7 @@ def _settings(
     seed: int,
 ) -> Record:
     """What must be the same for a resumed run to be the run; the data by their shapes and checksums."""
-    data = [identity(model, a) for pair in measured.values() for a in pair]
+    data = [identity(model.backend, a) for pair in measured.values() for a in pair]
     return {
         "model": model.config,
         "optimizer": repr(optimizer),

@@ -202,6 +202,15 @@ def test_a_run_keeps_order_and_context(backend):
     assert found == [(i, "numpy", "raise") for i in range(5)]
 
 
+def test_a_task_may_run_tasks_of_its_own(backend):
+    def task():
+        inner = backend.run([threading.get_ident] * 3)
+        return set(inner) == {threading.get_ident()} or backend.name != "numpy"
+
+    assert backend.run([task, task]) == [True, True]
+    assert backend.run([threading.get_ident])
+
+
 def test_a_diverging_replica_warns_in_no_thread(cut, ran):
     model = make(init=[1e30] * (REPLICAS - 1) + [0.1], batch_norm=False)
     trained(model)

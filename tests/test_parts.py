@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import bnkit
@@ -176,6 +177,39 @@ def test_what_is_done_is_not_done_again(backend, tmp_path):
     found = parts.run(listed, SETTINGS, backend, checkpoint=tmp_path / "c", on_progress=lambda *n: told.append(n))
     assert found == [*first, {"name": "b"}]
     assert told[0] == (UPDATES, 2 * UPDATES)
+
+
+def test_a_part_of_the_name_of_another_is_refused(backend):
+    with pytest.raises(ValueError, match="settings must name each case once, got 'a' more than once"):
+        parts.run([part("a"), part("b"), part("a")], SETTINGS, backend)
+
+
+@pytest.mark.parametrize(
+    ("what", "changes"),
+    [
+        ("settings", {"settings": weight_scale.Settings(seeds=4)}),
+        ("data", {"data": [np.ones(3, np.float32)]}),
+        ("versions", {"versions": {"numpy": "0.1"}}),
+        ("machine", {"machine": {"simd": "another"}}),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_and_stays(backend, tmp_path, monkeypatch, what, changes):
+    path, data = tmp_path / "c", [np.zeros(3, np.float32)]
+    parts.run([part("a")], SETTINGS, backend, data=data, checkpoint=path)
+    before = path.read_bytes()
+    for name in ("versions", "machine"):
+        if name in changes:
+            monkeypatch.setattr(parts, name, lambda backend, found=changes[name]: found)
+    settings, data = changes.get("settings", SETTINGS), changes.get("data", data)
+    with pytest.raises(ValueError, match=f"same settings, versions, machine, data, but its {what} differ; delete it"):
+        parts.run([part("a")], settings, backend, data=data, checkpoint=path)
+    assert path.read_bytes() == before
+
+
+def test_a_run_goes_on_with_other_threads(backend, tmp_path, monkeypatch):
+    found = parts.run([part("a")], SETTINGS, backend, checkpoint=tmp_path / "c")
+    monkeypatch.setattr(backend, "threads", 7)
+    assert parts.run([part("a", before=for_ever)], SETTINGS, backend, checkpoint=tmp_path / "c") == found
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process is not sent a Ctrl-C there")

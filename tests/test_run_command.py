@@ -148,7 +148,7 @@ def test_a_killed_run_goes_on_and_leaves_only_its_results(workplace, kept, monke
     assert [p.name for p in (workplace / "results").iterdir()] == ["overfitting.checkpoint"]
     monkeypatch.setattr(overfitting, "run", whole)
     assert main([*command, kept(small, seeds=2)]) == 1
-    assert "must be of the same settings" in said(capsys)
+    assert "must be of the same settings, versions, machine, data, but its settings differ" in said(capsys)
     assert main([*command, kept(small)]) == 0
     assert "going on from results" in capsys.readouterr().out
     assert sorted(p.name for p in (workplace / "results").iterdir()) == ["overfitting.json", "overfitting.png"]

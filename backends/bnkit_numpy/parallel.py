@@ -16,12 +16,26 @@ T = TypeVar("T")
 def run(tasks: Sequence[Callable[[], T]], kernels: Any) -> list[T]:
     """The results of the tasks in their order; the first runs in this thread, the others in copies of its context.
 
-    One caller at a time: the others wait, as they would for the processors. So a task must not call this itself.
+    One caller at a time: the others wait, as they would for the processors. Tasks of a task run in its own thread.
     """
-    with _one_thread_each(kernels), ThreadPoolExecutor(max(len(tasks) - 1, 1)) as threads:
+    if _in_task.get():
+        return [task() for task in tasks]
+    with _one_thread_each(kernels), _entered(), ThreadPoolExecutor(max(len(tasks) - 1, 1)) as threads:
         # Threads of this call alone, since those of a pool that lived on would be gone after a fork.
         others = [threads.submit(contextvars.copy_context().run, task) for task in tasks[1:]]
         return [*(task() for task in tasks[:1]), *(other.result() for other in others)]
+
+
+_in_task = contextvars.ContextVar("_in_task", default=False)
+
+
+@contextlib.contextmanager
+def _entered() -> Iterator[None]:
+    before = _in_task.set(True)
+    try:
+        yield
+    finally:
+        _in_task.reset(before)
 
 
 class _Setting:

@@ -92,8 +92,8 @@ def run(
 
     kind, batch, counted (the rows that each statistic is of), seed, lr, updates, diverged (a logit is not finite);
     train, test: accuracy in inference, by the running statistics; test_anew: by statistics of all training rows;
-    mean_noise, var_noise: see above. The last three are None without batch norm. on_progress(done, total) counts
-    updates.
+    mean_noise, var_noise: see above, None where not finite. The last three are None without batch norm.
+    on_progress(done, total) counts updates.
     """
     for size in settings.rank_batches:
         if size not in settings.batches or size % RANKS or size // RANKS <= settings.correction:
@@ -108,7 +108,9 @@ def run(
         effort = updates * training.products(problem, case.batch, settings.seeds)
         work = functools.partial(_train, settings, problem, case, updates)
         pieces.append(parts.Part(f"{case.kind} {case.batch} {case.counted}", updates, effort, work))
-    return parts.run(pieces, settings, problem.backend, on_progress=on_progress, checkpoint=checkpoint)
+    return parts.run(
+        pieces, settings, problem.backend, data=problem[2:], on_progress=on_progress, checkpoint=checkpoint
+    )
 
 
 def findings(records: list[Record], settings: Settings) -> Findings:
@@ -157,7 +159,7 @@ def _measured(model: MLP, problem: Problem, case: Case, settings: Settings) -> d
 
 
 @quiet
-def _noise(model: MLP, x: Array, counted: int, draws: int) -> dict[str, list[float]]:
+def _noise(model: MLP, x: Array, counted: int, draws: int) -> dict[str, list[float | None]]:
     """The root mean square over units, layers and draws of how far the statistics of `counted` rows stray."""
     to_numpy, generator = model.backend.to_numpy, np.random.default_rng(0)  # the same rows for every network
     means, variances = [], []
@@ -172,7 +174,5 @@ def _noise(model: MLP, x: Array, counted: int, draws: int) -> dict[str, list[flo
                 means.append(np.sum(known * (drawn.mean(axis=1) - mean) ** 2 / scale, axis=-1) / units)
                 variances.append(np.sum(known * (drawn.var(axis=1) / scale - 1) ** 2, axis=-1) / units)
         x, _ = layer.forward(x, train=False)
-    return {
-        "mean_noise": np.sqrt(np.mean(means, axis=0)).tolist(),
-        "var_noise": np.sqrt(np.mean(variances, axis=0)).tolist(),
-    }
+    noises = {"mean_noise": np.sqrt(np.mean(means, axis=0)), "var_noise": np.sqrt(np.mean(variances, axis=0))}
+    return {name: [float(v) if np.isfinite(v) else None for v in noise] for name, noise in noises.items()}

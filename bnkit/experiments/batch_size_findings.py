@@ -69,12 +69,20 @@ def _table(records: list[Record]) -> Table:
 
 def _noises(records: list[Record]) -> Table:
     rows = []
-    for size in sorted({r["batch"] for r in records if r["kind"] == NORM}):
-        own = _of(records, NORM, size)
-        rows.append(row((str(size),), "mean", [r["mean_noise"] for r in own]))
-        rows.append(row((str(size),), "mean × √rows", [r["mean_noise"] * size**0.5 for r in own]))
-        rows.append(row((str(size),), "variance", [r["var_noise"] for r in own]))
+    for size, own in _by_size(records, NORM).items():
+        for kind, values in (
+            ("mean", _known(own, "mean_noise")),
+            ("mean × √rows", [noise * size**0.5 for noise in _known(own, "mean_noise")]),
+            ("variance", _known(own, "var_noise")),
+        ):
+            if values:
+                rows.append(row((str(size),), kind, values))
     return Table("noise of batch norm's statistics", ("rows",), tuple(rows), "", 0.0)
+
+
+def _known(own: Sequence[Record], name: str) -> list[float]:
+    """Of the networks that did not diverge."""
+    return [r[name] for r in own if r[name] is not None]
 
 
 def _of(records: list[Record], kind: str, size: int) -> list[Record]:
@@ -92,13 +100,18 @@ def _by_size(records: list[Record], kind: str) -> dict[int, list[Record]]:
 
 
 def _law(records: list[Record]) -> Verdict:
-    found = {size: _mean(own, "mean_noise") * size**0.5 for size, own in _by_size(records, NORM).items()}
+    noises = {size: _known(own, "mean_noise") for size, own in _by_size(records, NORM).items()}
+    found = {size: statistics.mean(own) * size**0.5 for size, own in noises.items() if own}
     near = [size for size, value in found.items() if abs(value - 1) <= NEAR]
+    reason = "All networks diverged."
+    if found:
+        reason = f"From {min(found.values()):.3f} to {max(found.values()):.3f} over the batch sizes."
     return Verdict(
         "The noise of the batch's mean is a standard deviation over √rows",
-        "holds" if len(near) == len(found) else "depends" if near else "does not hold",
-        f"holds where noise times √rows is within {NEAR} of 1 at every batch size, depends where at some.",
-        f"From {min(found.values()):.3f} to {max(found.values()):.3f} over the batch sizes.",
+        "holds" if len(near) == len(noises) else "depends" if near else "does not hold",
+        f"holds where noise times √rows is within {NEAR} of 1 at every batch size, depends where at some; of networks "
+        "that did not diverge.",
+        reason,
     )
 
 
@@ -126,13 +139,15 @@ def _running(records: list[Record]) -> Verdict:
     lost = _mean(norm[best]) - _mean(norm[smallest])
     won = _mean(norm[smallest], "test_anew") - _mean(norm[smallest])
     share = won / lost if lost > 0 else 0.0
+    taken = f"they take {_mean(norm[smallest]):.3f} to {_mean(norm[smallest], 'test_anew'):.3f}"
     return Verdict(
         "What it loses there is the error of the running statistics",
         "holds" if share >= 0.5 else "depends" if share >= 0.25 else "does not hold",
         "holds where statistics of all training rows win back half of the loss at the smallest batch, depends from a "
         "quarter on.",
-        f"At a batch of {smallest} they take {_mean(norm[smallest]):.3f} to {_mean(norm[smallest], 'test_anew'):.3f}; "
-        f"the best is {_mean(norm[best]):.3f}.",
+        f"At a batch of {smallest} {taken}; the best is {_mean(norm[best]):.3f}."
+        if lost > 0
+        else f"Nothing was lost: a batch of {smallest} is the best.",
     )
 
 

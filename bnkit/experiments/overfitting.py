@@ -38,7 +38,7 @@ class Settings:
     backend: str | None = None
     seeds: int = 3
     epochs: int = 301
-    decay_epochs: int = 201  # with weight decay
+    decay_epochs: int = 201  # with weight decay, at most `epochs`
     every: int = 20  # epochs from one measurement to the next
     rows: int = 300
     batch_size: int = 100
@@ -79,7 +79,6 @@ def quick(settings: Settings) -> Settings:
         settings,
         seeds=1,
         epochs=min(settings.epochs, 21),
-        decay_epochs=min(settings.decay_epochs, 21),
         search_inits=settings.search_inits[:1],
         search_batches=settings.search_batches[:1],
     )
@@ -96,7 +95,14 @@ def groups(settings: Settings) -> list[Group]:
     found = [
         Group("plain", (case(names.PLAIN),), False, **same),
         Group("dropout", (case(names.DROPOUT),), False, dropout=s.dropout, **same),
-        Group("decay", (case(names.DECAY),), False, s.batch_size, s.decay_epochs, weight_decay=s.weight_decay),
+        Group(
+            "decay",
+            (case(names.DECAY),),
+            False,
+            s.batch_size,
+            min(s.decay_epochs, s.epochs),
+            weight_decay=s.weight_decay,
+        ),
         Group("norm", (case(names.NORM), case(names.NORM_HIGH, s.high_lr)), True, **same),
         Group("norm dropout", (case(names.NORM_DROPOUT),), True, dropout=s.dropout, **same),
         Group("all rows", (case(names.ALL), case(names.ALL_HIGH, s.high_lr)), True, all_rows=True, **same),
@@ -134,7 +140,9 @@ def run(
         n, networks = updates(g, rows), len(g.cases) * settings.seeds
         effort = n * training.products(problem, rows if g.all_rows else g.batch_size, networks)
         pieces.append(parts.Part(g.name, n, effort, functools.partial(_train, settings, problem, g)))
-    return parts.run(pieces, settings, problem.backend, on_progress=on_progress, checkpoint=checkpoint)
+    return parts.run(
+        pieces, settings, problem.backend, data=problem[2:], on_progress=on_progress, checkpoint=checkpoint
+    )
 
 
 def findings(records: list[Record], settings: Settings) -> Findings:

@@ -144,7 +144,9 @@ def _running(records: list[Record]) -> Verdict:
         "holds" if share >= HALF else "depends" if share >= HALF / 2 else "does not hold",
         f"holds where statistics estimated anew over the training rows win back {HALF:.0%} of the difference to the "
         f"plain network's test accuracy, depends from {HALF / 2:.0%} on.",
-        f"Batch norm is {lost:.3f} behind; they win back {won:+.3f}.",
+        f"Batch norm is {lost:.3f} behind; they win back {won:+.3f}."
+        if lost > 0
+        else f"Nothing was lost: batch norm is {-lost:.3f} ahead.",
     )
 
 

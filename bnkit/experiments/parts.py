@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bnkit.backend import Backend
+from bnkit.backend import Array, Backend
+from bnkit.batches import identity
 from bnkit.checkpoint import replacing
-from bnkit.experiments.records import Record
+from bnkit.experiments.records import Record, machine, versions
 
 Told = Callable[[int], None]  # how many updates are done; it raises where the part must end
 OnProgress = Callable[[int, int], None]
@@ -38,6 +39,7 @@ def run(
     settings: Any,
     backend: Backend,
     *,
+    data: Sequence[Array] = (),
     on_progress: OnProgress | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> list[Record]:
@@ -45,17 +47,17 @@ def run(
 
     The longest are begun first, so that all threads end at about the same moment. An error or an interruption in one of
     them ends the others at their next update. on_progress(done, total) counts updates; it is called by one thread at a
-    time, whichever that is.
+    time, whichever that is. Meanwhile other threads' calls of `backend.run` wait.
 
     checkpoint: a file that is written after each part and, where it exists, gone on from; ValueError where it is of
-    other settings.
+    other settings, versions, another machine or other `data`, since the records would not be those of one run.
     """
-    crew = _Crew(parts, settings, on_progress, checkpoint)
+    names = [part.name for part in parts]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"settings must name each case once, got {min(repeated)!r} more than once")
+    crew = _Crew(parts, {} if checkpoint is None else _head(settings, backend, data), on_progress, checkpoint)
     pays = sum(part.effort for part in crew.left) >= _WORTH_A_THREAD * sum(part.updates for part in crew.left)
-    try:
-        backend.run([crew.work] * min(backend.threads if pays else 1, len(crew.left)))
-    finally:
-        crew.over.set()  # also where an interruption came before this thread had a part
+    backend.run([crew.work] * min(backend.threads if pays else 1, len(crew.left)))
     return [record for part in parts for record in crew.done[part.name]]
 
 
@@ -66,9 +68,9 @@ class _Stopped(BaseException):
 class _Crew:
     """What the threads share: the parts that are left, and what is done. `over`: all of it is, or none must go on."""
 
-    def __init__(self, parts: Sequence[Part], settings: Any, on_progress: OnProgress | None, checkpoint: Any) -> None:
-        self.parts, self.settings, self.on_progress, self.checkpoint = parts, settings, on_progress, checkpoint
-        self.done = {} if checkpoint is None else _read(Path(checkpoint), settings)
+    def __init__(self, parts: Sequence[Part], head: Record, on_progress: OnProgress | None, checkpoint: Any) -> None:
+        self.parts, self.head, self.on_progress, self.checkpoint = parts, head, on_progress, checkpoint
+        self.done = {} if checkpoint is None else _read(Path(checkpoint), head)
         self.left = sorted((part for part in parts if part.name not in self.done), key=lambda part: -part.effort)
         self.updates = {part.name: part.updates if part.name in self.done else 0 for part in parts}
         self.lock, self.over = threading.Lock(), threading.Event()
@@ -105,7 +107,7 @@ class _Crew:
         with self.lock:
             self.done[part.name] = records
             if self.checkpoint is not None:
-                _write(Path(self.checkpoint), self.settings, self.done)
+                _write(Path(self.checkpoint), self.head, self.done)
             self.updates[part.name] = part.updates
             self._count()
             if all(part.name in self.done for part in self.parts):
@@ -116,23 +118,38 @@ class _Crew:
             self.on_progress(sum(self.updates.values()), sum(part.updates for part in self.parts))
 
 
-def _read(path: Path, settings: Any) -> dict[str, list[Record]]:
+def _head(settings: Any, backend: Backend, data: Sequence[Array]) -> Record:
+    """What must be the same for a resumed run to be the run; threads change no record."""
+    head = {
+        "settings": dataclasses.asdict(settings),
+        "versions": versions(backend),
+        "machine": machine(backend) | {"threads": None},
+        "data": [identity(backend, a) for a in data],
+    }
+    told: Record = json.loads(json.dumps(head))
+    return told
+
+
+def _read(path: Path, head: Record) -> dict[str, list[Record]]:
     if not path.exists():
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        kept, done = found["settings"], found["done"]
+        differing = [name for name in head if found[name] != head[name]]
+        done: dict[str, list[Record]] = found["done"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} must be a checkpoint of an experiment, and is damaged or another; delete it"
         ) from error
-    if kept != json.loads(json.dumps(dataclasses.asdict(settings))):
-        raise ValueError(f"{path} must be of the same settings; delete it to start anew, or choose another folder")
-    records: dict[str, list[Record]] = done
-    return records
+    if differing:
+        raise ValueError(
+            f"{path} must be of the same {', '.join(head)}, but its {' and '.join(differing)} differ; delete it to "
+            f"start anew, or choose another folder"
+        )
+    return done
 
 
-def _write(path: Path, settings: Any, done: dict[str, list[Record]]) -> None:
+def _write(path: Path, head: Record, done: dict[str, list[Record]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)  # it was there at the start
     with replacing(path, mode="w") as file:
-        json.dump({"settings": dataclasses.asdict(settings), "done": done}, file, allow_nan=False)
+        json.dump(head | {"done": done}, file, allow_nan=False)
