@@ -8,20 +8,20 @@ from typing import Any
 from .backend import Backend
 from .layers import BatchNorm, Sequential
 
-_WORTH_A_THREAD = 2**24  # products of all replicas below which starting threads costs more than they save
+_WORTH_A_THREAD = 2**24  # multiplications of all replicas, forward, below which threads cost more than they save
 
 
-def products(sizes: Sequence[int], rows: int) -> int:
+def multiplications(sizes: Sequence[int], rows: int) -> int:
     """How many multiplications a forward of so many rows takes in a network of these sizes."""
     return rows * sum(inputs * outputs for inputs, outputs in itertools.pairwise(sizes))
 
 
-def cuts(backend: Backend, replicas: int, products: int) -> list[slice]:
+def cuts(backend: Backend, replicas: int, each: int) -> list[slice]:
     """The replicas of each task for `backend.run`; all in one where more do not pay.
 
-    products: how many multiplications a task takes for each replica.
+    each: how many multiplications a task takes for a replica.
     """
-    parts = min(backend.threads, replicas) if products * replicas >= _WORTH_A_THREAD else 1
+    parts = min(backend.threads, replicas) if each * replicas >= _WORTH_A_THREAD else 1
     return [slice(replicas * i // parts, replicas * (i + 1) // parts) for i in range(parts)]
 
 

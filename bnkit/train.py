@@ -133,8 +133,8 @@ def _epoch(
     """How many updates, and the numbers of the record; replicas train in parts where the backend does several."""
     parts: list[slice] = []
     if isinstance(source, Rows) and model.replicas is not None and type(model) is MLP:  # a subclass may keep more
-        products = lockstep.products(model.sizes, source.x.shape[0])
-        parts = lockstep.cuts(model.backend, model.replicas, products)
+        each = lockstep.multiplications(model.sizes, source.x.shape[0])
+        parts = lockstep.cuts(model.backend, model.replicas, each)
     if len(parts) < 2 or any(norm.reduce is not None for norm in model.norms):  # ranks must reduce in one order
         return _train(model, optimizer, source.epoch(epoch, model), step, measured)
     models, optimizers = [model.part(p) for p in parts], [optimizer.part(model.params, p) for p in parts]

@@ -63,6 +63,10 @@ def all_results(shape: tuple[int, ...], dtype: Any) -> dict[str, Array]:
     keep("loss of labels", *backend.softmax_cross_entropy(logits, labels))
     weights = rng.random(logits.shape[-2:]).astype(stored)
     keep("loss of weights", *backend.softmax_cross_entropy(logits, weights))
+    if np.dtype(dtype).name in ("float32", "float64"):  # a product that leaves out zeros, of several tasks
+        sparse = (rng.normal(size=(300, 120)) * (rng.random((300, 120)) < 0.2)).astype(dtype)
+        for name, a in (("rows", sparse), ("columns", np.asfortranarray(sparse))):
+            keep(f"product by {name}", backend.matmul(a, rng.normal(size=(shape[0], 120, 100)).astype(dtype)))
     return found
 
 

@@ -165,7 +165,7 @@ def experiment(name, findings=None, *, file=None, settings=SETTINGS):
 
 
 def full():
-    """The five experiments at their full size."""
+    """All five experiments."""
     return [experiment(name) for name in MADE]
 
 

@@ -28,19 +28,25 @@ def _table(table: findings.Table) -> Table:
         rows = {row.kind: row for row in table.rows if row.setting == setting}
         cells: list[str] = []
         for kind in kinds:
-            cells.append(_measured(rows[kind]) if kind in rows else "")
+            cells.append(_measured(rows[kind], table.decimals) if kind in rows else "")
             if published[kind]:
-                cells.append(_published(rows[kind], table.tolerance) if kind in rows else "")
+                cells.append(_published(rows[kind], table) if kind in rows else "")
         shown.add_row(*map(escape, (*setting, *cells)))
     return shown
 
 
-def _measured(row: findings.Row) -> str:
-    text = f"{row.mean:.3f}" if row.low == row.high else f"{row.mean:.3f} ({row.low:.3f} to {row.high:.3f})"
+def _measured(row: findings.Row, decimals: int | None) -> str:
+    mean, low, high = (_figure(value, decimals) for value in (row.mean, row.low, row.high))
+    text = mean if row.low == row.high else f"{mean} ({low} to {high})"
     return f"{text} {row.note}" if row.note else text
 
 
-def _published(row: findings.Row, tolerance: float) -> str:
+def _published(row: findings.Row, table: findings.Table) -> str:
     if row.published is None:
         return ""
-    return f"{row.published:.3f}" if row.agrees(tolerance) else f"{row.published:.3f} *"
+    figure = _figure(row.published, table.decimals)
+    return figure if row.agrees(table.tolerance) else f"{figure} *"
+
+
+def _figure(value: float, decimals: int | None) -> str:
+    return f"{value:.4g}" if decimals is None else f"{value:.{decimals}f}"

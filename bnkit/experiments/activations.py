@@ -78,7 +78,7 @@ def run(settings: Settings, *, on_progress: Callable[[int, int], None] | None = 
         checks.check_int("measured", epoch)
     problem = training.load(settings, ("rows", "epochs", "bins"), [settings.batch_size])
     updates = settings.epochs * (problem.x.shape[0] // settings.batch_size)
-    effort = updates * training.products(problem, settings.batch_size, len(settings.inits) * settings.seeds)
+    effort = updates * training.multiplications(problem, settings.batch_size, len(settings.inits) * settings.seeds)
     pieces = [
         parts.Part(f"{name} {kind}", updates, effort, functools.partial(_train, settings, problem, name, kind))
         for name in settings.activations

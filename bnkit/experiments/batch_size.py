@@ -105,7 +105,7 @@ def run(
     pieces = []
     for case in cases(settings):
         updates = max(1, settings.epochs * problem.x.shape[0] // case.batch)
-        effort = updates * training.products(problem, case.batch, settings.seeds)
+        effort = updates * training.multiplications(problem, case.batch, settings.seeds)
         work = functools.partial(_train, settings, problem, case, updates)
         pieces.append(parts.Part(f"{case.kind} {case.batch} {case.counted}", updates, effort, work))
     return parts.run(

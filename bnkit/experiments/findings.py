@@ -1,6 +1,7 @@
 """What an experiment shows: charts to draw, numbers beside published ones, and a verdict on the claim."""
 
 import dataclasses
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -89,6 +90,15 @@ class Table:
     source: str
     tolerance: float
 
+    @property
+    def decimals(self) -> int | None:
+        """As many as the published figures have, at least 3; None where there are none, and figures of many sizes."""
+        published = [row.published for row in self.rows if row.published is not None]
+        if published and max(map(abs, published)) < 100:
+            return min(max([3, *(len(repr(v).partition(".")[2]) for v in published)]), 5)
+        figures = [abs(v) for row in self.rows for v in (row.mean, row.low, row.high) if v]
+        return 3 if not published and all(0.001 <= v < 100 for v in figures) else None
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -117,7 +127,7 @@ def row(
     setting: tuple[str, ...], kind: str, values: Sequence[float], published: float | None = None, note: str = ""
 ) -> Row:
     """The row of one value a run."""
-    return Row(setting, kind, published, sum(values) / len(values), min(values), max(values), note)
+    return Row(setting, kind, published, statistics.fmean(values), min(values), max(values), note)
 
 
 def line(label: str, style: str, records: Sequence[Record], x: str, y: str) -> Line:

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import itertools
 import os
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -125,7 +126,7 @@ def run(
     names = [activation for _, _, activation in settings.cells]
     pieces = []
     for seed, (kind, name), activation in itertools.product(range(settings.seeds), KINDS.items(), dict.fromkeys(names)):
-        effort = updates * training.products(problem, settings.batch_size, names.count(activation))
+        effort = updates * training.multiplications(problem, settings.batch_size, names.count(activation))
         if activation == "relu" and not kind:
             effort //= 2  # about: most of them become NaN, and are left out
         work = functools.partial(learning_rate_networks.train, settings, updates, problem, activation, kind, seed)
@@ -274,8 +275,7 @@ def _of(records: list[Record], cell: tuple[float, float, str], kind: bool) -> li
 
 
 def _mean(records: list[Record], cell: tuple[float, float, str], kind: bool, step: int) -> float:
-    values = [r["accuracy"] for r in _of(records, cell, kind) if r["step"] == step]
-    return float(sum(values) / len(values))
+    return statistics.fmean(r["accuracy"] for r in _of(records, cell, kind) if r["step"] == step)
 
 
 def _setting(cell: tuple[float, float, str]) -> tuple[str, str, str]:

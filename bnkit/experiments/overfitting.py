@@ -138,7 +138,7 @@ def run(
     pieces = []
     for g in listed:
         n, networks = updates(g, rows), len(g.cases) * settings.seeds
-        effort = n * training.products(problem, rows if g.all_rows else g.batch_size, networks)
+        effort = n * training.multiplications(problem, rows if g.all_rows else g.batch_size, networks)
         pieces.append(parts.Part(g.name, n, effort, functools.partial(_train, settings, problem, g)))
     return parts.run(
         pieces, settings, problem.backend, data=problem[2:], on_progress=on_progress, checkpoint=checkpoint

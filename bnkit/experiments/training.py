@@ -47,9 +47,9 @@ def load(settings: Any, positive: Sequence[str], batch_sizes: Sequence[int]) -> 
     return Problem(backend, sizes, *(backend.asarray(a) for a in (x, t, data.x_test, data.t_test)))
 
 
-def products(problem: Problem, rows: int, networks: int) -> int:
+def multiplications(problem: Problem, rows: int, networks: int) -> int:
     """How many multiplications an update of so many rows takes: forward, for the weights and for what comes in."""
-    return 3 * networks * lockstep.products(problem.sizes, rows)
+    return 3 * networks * lockstep.multiplications(problem.sizes, rows)
 
 
 class Batches:

@@ -99,7 +99,7 @@ def train(
     every = rows // settings.batch_size
     updates = (settings.epochs - 1) * every + 1
     x, t = backend.asarray(x), backend.asarray(t)
-    parts = lockstep.cuts(backend, len(settings.scales), lockstep.products(sizes, rows))
+    parts = lockstep.cuts(backend, len(settings.scales), lockstep.multiplications(sizes, rows))
     records: list[Record] = []
     for seed in range(settings.seeds):
         told = functools.partial(_tell, on_progress, seed * updates, settings.seeds * updates)

@@ -54,7 +54,7 @@ def side_by_side(table: Table) -> Markup:
     for row in table.rows:
         lines.setdefault(row.setting, {})[row.kind] = row
     notes = any(row.note for row in table.rows)
-    decimals = _decimals(table)
+    decimals = table.decimals
 
     body = []
     for setting, rows in lines.items():
@@ -112,15 +112,6 @@ def _cells(row: Row | None, published: bool, tolerance: float, decimals: int | N
     mean = tag("span", _figure(row.mean, decimals), differs)
     cells.append(tag("td", mean, spread, class_=None if published else "kind"))
     return cells
-
-
-def _decimals(table: Table) -> int | None:
-    """As many as the published figures have, at least 3; None where there are none, and figures of many sizes."""
-    published = [row.published for row in table.rows if row.published is not None]
-    if published and max(map(abs, published)) < 100:
-        return min(max([3, *(len(repr(v).partition(".")[2]) for v in published)]), 5)
-    figures = [abs(v) for row in table.rows for v in (row.mean, row.low, row.high) if v]
-    return 3 if not published and all(0.001 <= v < 100 for v in figures) else None
 
 
 def _figure(value: float, decimals: int | None) -> str:

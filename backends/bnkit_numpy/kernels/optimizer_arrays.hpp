@@ -87,8 +87,9 @@ bool fill(OptimizerStep<A>& call, Rule rule, const StepArrays<A>& arrays, std::s
 }
 
 // Whether the step was done; else nothing was written, and it is the reference's to do or to refuse.
-inline bool optimizer_step(const char* name, nb::handle p, nb::handle g, const std::vector<nb::object>& memory, nb::handle lr,
-                    const std::vector<double>& decays, double eps, double weight_decay, double step) {
+inline bool optimizer_step(const char* name, nb::handle p, nb::handle g, const std::vector<nb::object>& memory,
+                           nb::handle lr, const std::vector<double>& decays, double eps, double weight_decay,
+                           double step) {
     const Rule* const rule = rule_named(name);
     if (rule == nullptr || static_cast<int>(decays.size()) != decays_of(*rule) || !PyArray_Check(p.ptr())) return false;
     const bool shared = PyFloat_Check(lr.ptr());
