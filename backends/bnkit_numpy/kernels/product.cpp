@@ -4,7 +4,7 @@
 //
 // A task has at most 256 rows of y and some replicas. It reads its rows of `a` once, or once a replica where each has
 // its own; it reads b once, and packs it; y it writes once, and reads and writes again for each 128 columns of `a`
-// after the first. Its predecessor is BLAS's product, which multiplies by the zeros too and took 1.6 to 3.3 times as
+// after the first. Its predecessor is BLAS's product, which multiplies by the zeros too and took 1.5 to 3.2 times as
 // long on the first layer of a network for MNIST, on one core (bench/test_products.py; bench/results/NOTES.md).
 
 #include "product.hpp"
