@@ -21,6 +21,19 @@ def replacing(path: str | os.PathLike[str], *, mode: str = "wb") -> Iterator[IO[
     """A file that takes the place of `path` once it is written and synced; on an error `path` stays as it was."""
     target = Path(path).resolve()  # through links, which stay
     check_target(target)
+    try:
+        with _beside(target, mode) as file:
+            yield file
+    except OSError as error:
+        error.filename = os.fspath(
+            path
+        )  # a disk that is full has none, and the temporary file's is not known to the user
+        raise
+
+
+@contextlib.contextmanager
+def _beside(target: Path, mode: str) -> Iterator[IO[Any]]:
+    """A temporary file in the folder of `target`, which it becomes in the end."""
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".bnkit-", suffix=".part")
     try:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:

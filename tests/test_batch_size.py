@@ -156,9 +156,15 @@ def test_quick_settings_are_smaller():
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
-    [({"epochs": 0}, "epochs"), ({"batches": (8, 65)}, "batch_size"), ({"rank_batches": (16,)}, "rank_batches"),
-     ({"rank_batches": (2,)}, "rank_batches")],
-)  # fmt: skip
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"batches": (8,)}, "batches must be two or more sizes above 1"),
+        ({"batches": (1, 8)}, "batches must be two or more sizes above 1"),
+        ({"batches": (8, 65)}, "batch_size"),
+        ({"rank_batches": (16,)}, "rank_batches"),
+        ({"rank_batches": (2,)}, "rank_batches"),
+    ],
+)
 def test_settings_that_cannot_be_run_are_refused(wrong, said):
     with pytest.raises(ValueError, match=said):
         batch_size.run(dataclasses.replace(SMALL, **wrong))

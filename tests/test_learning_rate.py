@@ -139,7 +139,7 @@ def test_progress_counts_the_updates_of_all_groups():
         ({"batch_size": 2000}, "batch_size must be at most the 1000 rows"),
         ({"measured": (0,)}, "measured must be at least 1, got 0"),
         ({"cells": ((0.1, 0.1, "gelu"),)}, "activation must be"),
-        ({"cells": ((0.1, -1.0, "relu"),)}, "lr must be"),
+        ({"cells": ((0.1, -1.0, "relu"),)}, "cells must be a finite number of at least 0, got -1"),
         ({"cells": ((0.1, 1.0),)}, "cells must each be an initial scale, a learning rate and an activation, got"),
     ],
 )

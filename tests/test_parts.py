@@ -184,6 +184,15 @@ def test_a_part_of_the_name_of_another_is_refused(backend):
         parts.run([part("a"), part("b"), part("a")], SETTINGS, backend)
 
 
+@pytest.mark.parametrize("done", [[], None, 3, {"a": []}, {"a": 3}])
+def test_a_checkpoint_whose_records_are_none_is_damaged(backend, tmp_path, done):
+    path = tmp_path / "c"
+    parts.run([part("a")], SETTINGS, backend, checkpoint=path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"done": done}))
+    with pytest.raises(ValueError, match="c must be a checkpoint of an experiment, and is damaged"):
+        parts.run([part("a")], SETTINGS, backend, checkpoint=path)
+
+
 @pytest.mark.parametrize(
     ("what", "changes"),
     [

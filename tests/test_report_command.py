@@ -1,5 +1,7 @@
 """`bnkit report`: the files it takes, the page it leaves, and what it says of those it cannot take."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -49,7 +51,7 @@ def test_files_are_in_the_experiments_order_and_settings_are_as_they_were_set(kn
     for file, name in (("-a", "first"), ("", "second"), ("", "first")):
         samples.write_file(tmp_path / f"{name}{file}.json")
     found, others = gather(tmp_path)
-    assert [e.file for e in found] == ["second.json", "first-a.json", "first.json"]
+    assert [e.file for e in found] == ["second.json", "first.json", "first-a.json"]
     assert found[0].settings == {"data": "mnist", "sizes": [3, 4]}
     assert others == []
 
@@ -124,6 +126,18 @@ def test_an_earlier_page_stays_where_the_new_one_cannot_be_made(known, tmp_path,
     assert report(capsys, tmp_path)[0] == 1
     assert (tmp_path / "report.html").read_text() == "earlier"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "sample.json"]
+
+
+def test_a_page_that_cannot_be_written_is_told_with_the_remedy(known, tmp_path, monkeypatch, capsys):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    samples.write_file(tmp_path / "sample.json")
+    monkeypatch.setattr("os.fsync", full)
+    assert report(capsys, tmp_path) == (
+        1, "", f"bnkit: cannot write {tmp_path / 'report.html'} (No space left on device); name another file by --out\n"
+    )  # fmt: skip
+    assert [p.name for p in tmp_path.iterdir()] == ["sample.json"]
 
 
 def test_a_missing_folder_for_the_page_is_told(known, tmp_path, capsys):

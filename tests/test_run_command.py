@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from commands import workplace as workplace
@@ -9,6 +12,7 @@ from commands import workplace as workplace
 from bnkit import experiments
 from bnkit.cli import main
 from bnkit.experiments import batch_size, learning_rate, overfitting, weight_scale
+from bnkit.experiments.settings import check
 
 pytestmark = pytest.mark.usefixtures("workplace")
 LITTLE = {
@@ -81,6 +85,7 @@ def test_the_data_may_lie_elsewhere_than_the_file_says(kept, monkeypatch):
     [
         ("{", "is damaged or another"),
         ("[1]", "is damaged or another"),
+        ("[" * 100_000, "is damaged or another"),
         ('{"records": []}', "is damaged or another"),
         ('{"settings": {"data": "mnist"}}', "it may be another experiment's"),
     ],
@@ -110,7 +115,72 @@ def test_a_file_that_is_not_there_is_one_line(capsys):
 )
 def test_a_setting_of_another_type_is_refused(name, value, kept, capsys):
     assert main(["run", "weight-scale", "--from", kept(**{name: value})]) == 1
-    assert f"{name} must be like" in said(capsys)
+    assert f"kept.json: {name} must be " in said(capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("seeds", 0, "seeds must be at least 1 and below 65536, got 0"),
+        ("seeds", 10**20, "seeds must be at least 1 and below 65536"),
+        ("rows", -1, "rows must be at least 1, got -1"),
+        ("correction", -1, "correction must be at least 0, got -1"),
+        ("lr", -0.5, "lr must be a finite number of at least 0, got -0.5"),
+        ("initial_running_var", float("nan"), "initial_running_var must be a finite number of at least 0, got nan"),
+        ("scales", [1.0, float("inf")], "scales must be a finite number of at least 0, got inf"),
+        ("scales", [], "scales must hold at least one value, got none"),
+        ("scales", [1.0, 0.1, 1.0], "scales must hold each value once, got 1.0 more than once"),
+        ("hidden", [], "hidden must hold at least one value, got none"),
+        ("hidden", [0], "hidden must be at least 1, got 0"),
+        ("hidden", 100, "hidden must be several like 100, 100, got 100"),
+    ],
+)
+def test_a_setting_out_of_every_range_is_refused_before_the_data_are_loaded(
+    name, value, text, kept, monkeypatch, capsys
+):
+    monkeypatch.setattr("bnkit.data.load", lambda *args, **kwargs: pytest.fail("loaded"))
+    assert main(["run", "weight-scale", "--from", kept(**{name: value})]) == 1
+    assert text in said(capsys)
+    with pytest.raises(ValueError, match=text.split(", got")[0]):
+        weight_scale.run(dataclasses.replace(ELSEWHERE, **{name: tuple(value) if type(value) is list else value}))
+
+
+@pytest.mark.parametrize("name", experiments.QUESTIONS)
+def test_the_defaults_and_the_quick_settings_are_in_range(name):
+    module = experiments.load(name)
+    check(module.Settings())
+    check(module.quick(module.Settings()))
+
+
+def test_what_is_given_beside_quick_stays(monkeypatch):
+    asked = []
+    monkeypatch.setattr(weight_scale, "run", lambda settings, **_: asked.append(settings) or 1 / 0)
+    main(["run", "weight-scale", "--quick", "--seeds", "2", "--epochs", "30"])
+    main(["run", "weight-scale", "--quick"])
+    assert [(s.seeds, s.epochs) for s in asked] == [(2, 30), (1, 5)]
+
+
+def test_a_folder_where_a_result_goes_is_told_before_the_work(workplace, monkeypatch, capsys):
+    (workplace / "weight_scale.png").mkdir()
+    monkeypatch.setattr(weight_scale, "run", lambda *args, **kwargs: pytest.fail("begun"))
+    assert main(["run", "weight-scale"]) == 1
+    assert "weight_scale.png must be a file or not exist" in said(capsys)
+
+
+def test_a_figure_that_cannot_be_drawn_loses_no_records(workplace, kept, monkeypatch, capsys):
+    monkeypatch.setattr(weight_scale, "plot", lambda records: 1 / 0)
+    assert main(["run", "weight-scale", "--from", kept(weight_scale.Settings(**LITTLE))]) == 1
+    assert "wrote weight_scale.json" in capsys.readouterr().out
+
+
+def test_a_pipe_without_unicode_gets_all_of_the_text(kept):
+    source = kept(
+        batch_size.Settings(**{k: v for k, v in LITTLE.items() if k != "batch_size"}, batches=(4, 8), rank_batches=(4,))
+    )
+    command = [sys.executable, "-m", "bnkit", "run", "batch-size", "--from", source]
+    done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}, timeout=100)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"wrote batch_size.png" in done.stdout
 
 
 def test_a_whole_number_may_stand_for_a_float(kept, monkeypatch):
@@ -146,6 +216,7 @@ def test_a_killed_run_goes_on_and_leaves_only_its_results(workplace, kept, monke
     monkeypatch.setattr(overfitting, "run", killed)
     assert main([*command, kept(small)]) == 130
     assert [p.name for p in (workplace / "results").iterdir()] == ["overfitting.checkpoint"]
+    assert "the same command goes on from results" in said(capsys)
     monkeypatch.setattr(overfitting, "run", whole)
     assert main([*command, kept(small, seeds=2)]) == 1
     assert "must be of the same settings, versions, machine, data, but its settings differ" in said(capsys)

@@ -1,5 +1,6 @@
 """The command line, and the only place that prints. Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted."""
 
+import io
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -25,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code. An error is one line on stderr, with `--debug` a traceback."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    for stream in (sys.stdout, sys.stderr):  # a pipe's encoding may lack what a table shows
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     code = 0
     try:
         app(args=[a for a in arguments if a != "--debug"], prog_name="bnkit")

@@ -17,8 +17,13 @@ def report(
     experiments, others = reports.gather(folder)
     page = reports.page(experiments)
     out = folder / "report.html" if out is None else out
-    with replacing(out, mode="w") as file:
-        file.write(page)
+    try:
+        with replacing(out, mode="w") as file:
+            file.write(page)
+    except OSError as error:
+        if error.strerror is None:  # it says what to do
+            raise
+        raise OSError(f"cannot write {out} ({error.strerror}); name another file by --out") from error
     if others:
         typer.echo(f"left out {', '.join(others)}: not the records of an experiment")
     typer.echo(f"wrote {out} ({len(page.encode()) / 1e6:.2f} MB)")

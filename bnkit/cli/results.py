@@ -19,17 +19,19 @@ def write(results: Mapping[Path, Callable[[Path], None]]) -> None:
     """
     said = []
     moved = []
-    for path, put in results.items():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            put(path)
-            said.append(f"wrote {path}")
-        except OSError as error:
-            elsewhere = Path(tempfile.mkdtemp(prefix="bnkit-")) / path.name
-            put(elsewhere)
-            moved.append(f"cannot write {path} ({error.strerror or error}); wrote {elsewhere} instead, move it")
-    for line in said:
-        typer.echo(line)
+    try:
+        for path, put in results.items():
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                put(path)
+                said.append(f"wrote {path}")
+            except OSError as error:
+                elsewhere = Path(tempfile.mkdtemp(prefix="bnkit-")) / path.name
+                put(elsewhere)
+                moved.append(f"cannot write {path} ({error.strerror or error}); wrote {elsewhere} instead, move it")
+    finally:
+        for line in said:
+            typer.echo(line)
     if moved:
         raise OSError("; ".join(moved))
 

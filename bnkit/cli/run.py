@@ -12,6 +12,7 @@ from rich.console import Console
 from bnkit import data as datasets
 from bnkit import experiments
 from bnkit.backend import get_backend
+from bnkit.checkpoint import check_target
 from bnkit.cli import results
 from bnkit.cli.findings_text import print_findings
 from bnkit.cli.interrupts import held_on_demand
@@ -82,7 +83,7 @@ def _settings(name: str, experiment: Any, given: dict[str, Any], quick: bool, so
         raise typer.BadParameter(f"--{unknown[0].replace('_', '-')} is no setting of {name}; leave it out")
     if source is None:
         settings = dataclasses.replace(experiment.Settings(), **given)
-        return experiment.quick(settings) if quick else settings
+        return dataclasses.replace(experiment.quick(settings), **given) if quick else settings
     settings = record_files.read_settings(source, experiment.Settings)
     settings = dataclasses.replace(settings, **{k: v for k, v in given.items() if k == "data_dir"})
     for option, value in given.items():
@@ -100,27 +101,34 @@ def _run(name: str, experiment: Any, settings: Any, out: Path) -> None:
     need("matplotlib")
     prepare(out)
     stem = experiments.file_stem(name)
-    kept = out / f"{stem}.checkpoint"
+    kept, records, figure = (out / f"{stem}.{suffix}" for suffix in ("checkpoint", "json", "png"))
+    for path in (kept, records, figure):
+        check_target(path)
     resumable = "checkpoint" in inspect.signature(experiment.run).parameters
     print_settings(name, dataclasses.asdict(settings))
     if resumable and kept.exists():
         typer.echo(f"going on from {kept}")
     with held_on_demand() as hold_interrupts:
-        with progress_bar() as progress:
-            task = progress.add_task(name, total=None)
-            found = experiment.run(
-                settings,
-                on_progress=lambda done, total: progress.update(task, completed=done, total=total),
-                **({"checkpoint": kept} if resumable else {}),
-            )
+        try:
+            with progress_bar() as progress:
+                task = progress.add_task(name, total=None)
+                found = experiment.run(
+                    settings,
+                    on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+                    **({"checkpoint": kept} if resumable else {}),
+                )
+        except KeyboardInterrupt:
+            if kept.exists():
+                typer.echo(f"bnkit: the same command goes on from {kept}", err=True)
+            raise
         hold_interrupts()
         try:
             print_findings(Console(), experiment.findings(found, settings))
         finally:  # stdout may be a pipe that nobody reads any more
             device = get_backend(settings.backend)
             files: dict[Path, Callable[[Path], None]] = {
-                out / f"{stem}.json": lambda path: record_files.write(path, settings, found, device),
-                out / f"{stem}.png": lambda path: results.save_figure(experiment.plot(found), path, dpi=120),
+                records: lambda path: record_files.write(path, settings, found, device),
+                figure: lambda path: results.save_figure(experiment.plot(found), path, dpi=120),
             }
             results.write(files)
             if resumable:

@@ -71,12 +71,9 @@ def run(settings: Settings, *, on_progress: Callable[[int, int], None] | None = 
     rows lies between least_std and most_std and of whose values less than half are saturated), counts of the histogram;
     accuracy on the rows in inference. on_progress(done, total) counts updates.
     """
+    problem = training.load(settings, [settings.batch_size])
     for name in settings.activations:
-        if name not in EDGES:
-            raise ValueError(f"activations must be among {', '.join(EDGES)}, got {name!r}")
-    for epoch in settings.measured:
-        checks.check_int("measured", epoch)
-    problem = training.load(settings, ("rows", "epochs", "bins"), [settings.batch_size])
+        checks.check_choice("activations", name, tuple(EDGES))
     updates = settings.epochs * (problem.x.shape[0] // settings.batch_size)
     effort = updates * training.multiplications(problem, settings.batch_size, len(settings.inits) * settings.seeds)
     pieces = [

@@ -95,13 +95,17 @@ def run(
     mean_noise, var_noise: see above, None where not finite. The last three are None without batch norm.
     on_progress(done, total) counts updates.
     """
+    problem = training.load(settings, settings.batches)
+    for size in settings.batches:
+        if size <= max(settings.correction, 1) or len(settings.batches) < 2:
+            least = max(settings.correction, 1)
+            raise ValueError(f"batches must be two or more sizes above {least}, got {settings.batches}")
     for size in settings.rank_batches:
         if size not in settings.batches or size % RANKS or size // RANKS <= settings.correction:
             raise ValueError(
                 f"rank_batches must be among batches, and even, with more than {settings.correction} rows for each of "
                 f"{RANKS} ranks, got {size}"
             )
-    problem = training.load(settings, ("rows", "epochs", "lr_batch", "draws"), settings.batches)
     pieces = []
     for case in cases(settings):
         updates = max(1, settings.epochs * problem.x.shape[0] // case.batch)

@@ -112,16 +112,11 @@ def run(
     finite), and p15, p50 and p85: percentiles of what the first unit of the last hidden layer gets, over the first test
     images. on_progress(done, total) counts updates, of all networks of one activation, kind and seed together.
     """
+    problem = training.load(settings, [settings.batch_size])
     for cell in settings.cells:
         if len(cell) != 3:
             raise ValueError(f"cells must each be an initial scale, a learning rate and an activation, got {cell!r}")
-        scale, lr, activation = cell
-        checks.check_choice("activation", activation, ("relu", "sigmoid", "tanh"))
-        checks.check_real("scale", scale, least=0.0)
-        checks.check_real("lr", lr, least=0.0)
-    for updates in settings.measured:
-        checks.check_int("measured", updates)
-    problem = training.load(settings, ("epochs", "percentile_rows"), [settings.batch_size])
+        checks.check_choice("activation", cell[2], ("relu", "sigmoid", "tanh"))
     updates = settings.epochs * (problem.x.shape[0] // settings.batch_size)
     names = [activation for _, _, activation in settings.cells]
     pieces = []

@@ -131,12 +131,10 @@ def run(
     train, test: accuracy in inference, by the running statistics; test_anew, test_one_batch: by statistics of all
     training rows, and of one batch of them, None without batch norm. on_progress(done, total) counts updates.
     """
-    listed = groups(settings)
-    counts = ("rows", "epochs", "decay_epochs", "every")
-    problem = training.load(settings, counts, [g.batch_size for g in listed])
+    problem = training.load(settings, [settings.batch_size, *settings.search_batches])
     rows = problem.x.shape[0]
     pieces = []
-    for g in listed:
+    for g in groups(settings):
         n, networks = updates(g, rows), len(g.cases) * settings.seeds
         effort = n * training.multiplications(problem, rows if g.all_rows else g.batch_size, networks)
         pieces.append(parts.Part(g.name, n, effort, functools.partial(_train, settings, problem, g)))

@@ -137,7 +137,9 @@ def _read(path: Path, head: Record) -> dict[str, list[Record]]:
         found = json.loads(path.read_text(encoding="utf-8"))
         differing = [name for name in head if found[name] != head[name]]
         done: dict[str, list[Record]] = found["done"]
-    except (ValueError, KeyError, TypeError) as error:
+        if not all(records and isinstance(records, list) for records in done.values()):
+            raise TypeError("a part without records")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path} must be a checkpoint of an experiment, and is damaged or another; delete it"
         ) from error

@@ -13,6 +13,7 @@ import numpy as np
 import bnkit
 from bnkit.backend import Backend
 from bnkit.checkpoint import replacing
+from bnkit.experiments.settings import check
 
 Record = dict[str, Any]
 
@@ -73,34 +74,25 @@ def read_settings(path: str | os.PathLike[str], kind: type[Any]) -> Any:
     try:
         settings = json.loads(Path(path).read_text(encoding="utf-8"))["settings"]
         given = {name: _plain(value) for name, value in settings.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path} must be a file that an experiment wrote, and is damaged or another ({type(error).__name__})"
         ) from error
-    defaults = {field.name: getattr(kind(), field.name) for field in dataclasses.fields(kind)}
-    if given.keys() != defaults.keys():
-        missing, more = sorted(defaults.keys() - given.keys()), sorted(given.keys() - defaults.keys())
+    names = {field.name for field in dataclasses.fields(kind)}
+    if given.keys() != names:
+        missing, more = sorted(names - given.keys()), sorted(given.keys() - names)
         raise ValueError(
             f"{path} must hold the settings of this experiment, but lacks {missing or 'nothing'} and has besides "
-            f"{more or 'nothing'}; it may be another experiment's"
+            f"{more or 'nothing'}; it may be another experiment's, or of another version of bnkit"
         )
-    for name, default in defaults.items():
-        if not _like(given[name], default):
-            raise ValueError(f"{path}: {name} must be like {default!r}, got {given[name]!r}")
-    return kind(**given)
+    found = kind(**given)
+    try:
+        check(found)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return found
 
 
 def _plain(value: Any) -> Any:
     """What JSON made a list of, as the tuple that it was."""
     return tuple(_plain(v) for v in value) if isinstance(value, list) else value
-
-
-def _like(value: Any, default: Any) -> bool:
-    """Whether a value has the type of the setting's default, where None stands for a name that may be left out."""
-    if default is None:
-        return value is None or isinstance(value, str)
-    if isinstance(default, float):
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if isinstance(default, tuple) and default:
-        return isinstance(value, tuple) and all(any(_like(v, d) for d in default) for v in value)
-    return type(value) is type(default)

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bnkit import checks, lockstep
 from bnkit import data as datasets
+from bnkit import lockstep
 from bnkit.backend import Array, Backend, get_backend
 from bnkit.experiments.parts import Told
+from bnkit.experiments.settings import check
 from bnkit.init import generator
 from bnkit.layers import Arrays
 from bnkit.mlp import MLP
@@ -28,19 +29,14 @@ class Problem(NamedTuple):
     t_test: Array
 
 
-def load(settings: Any, positive: Sequence[str], batch_sizes: Sequence[int]) -> Problem:
-    """The problem of `settings`, all the training rows where these have no `rows`; a batch fits into them.
-
-    positive: besides the seeds, settings that must be ints of at least 1.
-    """
-    for name in ("seeds", *positive):
-        checks.check_int(name, getattr(settings, name))
+def load(settings: Any, batch_sizes: Sequence[int]) -> Problem:
+    """The problem of `settings`, all the training rows where these have no `rows`; a batch fits into them."""
+    check(settings)
     backend = get_backend(settings.backend)  # one that cannot run says so before the data are loaded
     data = datasets.load(settings.data, path=settings.data_dir)
     rows = getattr(settings, "rows", None)
     x, t = data.x_train[:rows], data.t_train[:rows]
     for size in batch_sizes:
-        checks.check_int("batch_size", size)
         if size > x.shape[0]:
             raise ValueError(f"batch_size must be at most the {x.shape[0]} rows of {settings.data}, got {size}")
     sizes = (x.shape[1], *settings.hidden, data.classes)

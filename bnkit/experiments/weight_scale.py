@@ -85,7 +85,7 @@ def run(settings: Settings, *, on_progress: Callable[[int, int], None] | None = 
     epoch, as in the tutorial: epoch e (from 1) comes after (e - 1) * rows / batch_size + 1 updates. `diverged` tells
     that a logit was not finite then. on_progress(done, total) counts updates.
     """
-    problem = training.load(settings, ("rows", "epochs"), [settings.batch_size])
+    problem = training.load(settings, [settings.batch_size])
     return train(settings, problem.x, problem.t, problem.sizes[-1], on_progress=on_progress)
 
 

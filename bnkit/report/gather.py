@@ -44,7 +44,7 @@ def gather(folder: str | os.PathLike[str]) -> tuple[list[Experiment], list[str]]
             found.append(_read(path, name))
     if not found:
         raise FileNotFoundError(f"{folder} holds no record file of an experiment; make one by bnkit run --out {folder}")
-    return sorted(found, key=lambda e: (list(experiments.QUESTIONS).index(e.name), e.file)), others
+    return sorted(found, key=lambda e: (list(experiments.QUESTIONS).index(e.name), Path(e.file).stem)), others
 
 
 def _content(path: Path) -> Any:
