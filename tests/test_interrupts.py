@@ -119,7 +119,8 @@ def test_an_experiment_in_two_threads_ends_soon_and_goes_on_to_the_same_records(
         first.send_signal(signal.SIGINT)
         assert first.wait(120) == 130
         waited = time.monotonic() - pressed
-        assert first.stderr.read() == "bnkit: interrupted\n"
+        told = "bnkit: the same command goes on from learning_rate.checkpoint\nbnkit: interrupted\n"
+        assert first.stderr.read() == told
     done = json.loads(kept.read_text())["done"]
     assert 1 <= len(done) < 4
     assert waited < 2, "an update of both threads, and Python's own end"
