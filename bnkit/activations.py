@@ -30,8 +30,9 @@ class Sigmoid:
 
     def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Array]:
         xp = backend_of(x).xp
-        # A second exponential, since NumPy's `where` branches on every element.
-        y = xp.exp(xp.minimum(x, xp.zeros_like(x))) / (1 + xp.exp(-xp.abs(x)))
+        e = xp.exp(-xp.abs(x))
+        # e, or 1 where x is positive, by a maximum, since NumPy's `where` branches on every element.
+        y = xp.maximum(e, xp.astype(x > 0, x.dtype)) / (1 + e)
         return y, y
 
     def backward(self, dy: Array, cache: Array) -> tuple[Array, dict[str, Array]]:
