@@ -102,8 +102,8 @@ def test_an_ignored_interrupt_stays_ignored():
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT for one process alone")
 @pytest.mark.usefixtures("listening")
-def test_an_experiment_in_two_threads_ends_soon_and_goes_on_to_the_same_records(workplace):
-    settings = learning_rate.Settings(backend="numpy", seeds=1, epochs=40, measured=(500,))
+def test_an_experiment_in_two_processes_ends_soon_and_goes_on_to_the_same_records(workplace):
+    settings = learning_rate.Settings(backend="numpy", seeds=1, epochs=80, measured=(500,))
     (workplace / "asked.json").write_text(json.dumps({"settings": dataclasses.asdict(settings), "records": []}))
     command = [sys.executable, "-m", "bnkit", "run", "learning-rate", "--from", "asked.json"]
     environment = {**os.environ, "BNKIT_NUM_THREADS": "2"}
@@ -123,7 +123,7 @@ def test_an_experiment_in_two_threads_ends_soon_and_goes_on_to_the_same_records(
         assert first.stderr.read() == told
     done = json.loads(kept.read_text())["done"]
     assert 1 <= len(done) < 4
-    assert waited < 2, "an update of both threads, and Python's own end"
+    assert waited < 2, "the end of the processes, and Python's own"
     found = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert "going on from" in found.stdout
     assert json.loads((workplace / "learning_rate.json").read_text())["records"] == learning_rate.run(settings)

@@ -7,6 +7,7 @@ Each module has
 - `quick(settings)`, the same in 20 seconds at most;
 - `run(settings, *, on_progress=None)`, the records: flat dictionaries for JSON; it prints nothing. A long one takes
   `checkpoint=None` too: a file that it writes and, where it exists, goes on from, to the same records;
+- but for weight-scale, `plan(settings)`, the parts of it that may run at the same time;
 - `findings(records, settings)`, charts, published figures beside measured ones, and verdicts;
 - `plot(records)`, the charts as a figure of matplotlib.
 """

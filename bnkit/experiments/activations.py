@@ -71,6 +71,11 @@ def run(settings: Settings, *, on_progress: Callable[[int, int], None] | None = 
     rows lies between least_std and most_std and of whose values less than half are saturated), counts of the histogram;
     accuracy on the rows in inference. on_progress(done, total) counts updates.
     """
+    return parts.run(plan, settings, on_progress=on_progress)
+
+
+def plan(settings: Settings) -> parts.Plan:
+    """The networks of an activation and kind are a part."""
     problem = training.load(settings, [settings.batch_size])
     for name in settings.activations:
         checks.check_choice("activations", name, tuple(EDGES))
@@ -81,7 +86,7 @@ def run(settings: Settings, *, on_progress: Callable[[int, int], None] | None = 
         for name in settings.activations
         for kind in (False, True)
     ]
-    return parts.run(pieces, settings, problem.backend, on_progress=on_progress)
+    return parts.Plan(problem.backend, problem[2:], pieces)
 
 
 def findings(records: list[Record], settings: Settings) -> Findings:

@@ -95,6 +95,11 @@ def run(
     mean_noise, var_noise: see above, None where not finite. The last three are None without batch norm.
     on_progress(done, total) counts updates.
     """
+    return parts.run(plan, settings, on_progress=on_progress, checkpoint=checkpoint)
+
+
+def plan(settings: Settings) -> parts.Plan:
+    """A case is a part."""
     problem = training.load(settings, settings.batches)
     for size in settings.batches:
         if size <= max(settings.correction, 1) or len(settings.batches) < 2:
@@ -112,9 +117,7 @@ def run(
         effort = updates * training.multiplications(problem, case.batch, settings.seeds)
         work = functools.partial(_train, settings, problem, case, updates)
         pieces.append(parts.Part(f"{case.kind} {case.batch} {case.counted}", updates, effort, work))
-    return parts.run(
-        pieces, settings, problem.backend, data=problem[2:], on_progress=on_progress, checkpoint=checkpoint
-    )
+    return parts.Plan(problem.backend, problem[2:], pieces)
 
 
 def findings(records: list[Record], settings: Settings) -> Findings:

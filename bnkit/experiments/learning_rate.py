@@ -112,6 +112,11 @@ def run(
     finite), and p15, p50 and p85: percentiles of what the first unit of the last hidden layer gets, over the first test
     images. on_progress(done, total) counts updates, of all networks of one activation, kind and seed together.
     """
+    return parts.run(plan, settings, on_progress=on_progress, checkpoint=checkpoint)
+
+
+def plan(settings: Settings) -> parts.Plan:
+    """The networks of an activation, kind and seed are a part."""
     problem = training.load(settings, [settings.batch_size])
     for cell in settings.cells:
         if len(cell) != 3:
@@ -126,9 +131,7 @@ def run(
             effort //= 2  # about: most of them become NaN, and are left out
         work = functools.partial(learning_rate_networks.train, settings, updates, problem, activation, kind, seed)
         pieces.append(parts.Part(f"seed {seed}, {activation}, {name}", updates, effort, work))
-    return parts.run(
-        pieces, settings, problem.backend, data=problem[2:], on_progress=on_progress, checkpoint=checkpoint
-    )
+    return parts.Plan(problem.backend, problem[2:], pieces)
 
 
 def findings(records: list[Record], settings: Settings) -> Findings:

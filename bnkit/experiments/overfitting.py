@@ -131,6 +131,11 @@ def run(
     train, test: accuracy in inference, by the running statistics; test_anew, test_one_batch: by statistics of all
     training rows, and of one batch of them, None without batch norm. on_progress(done, total) counts updates.
     """
+    return parts.run(plan, settings, on_progress=on_progress, checkpoint=checkpoint)
+
+
+def plan(settings: Settings) -> parts.Plan:
+    """A group is a part."""
     problem = training.load(settings, [settings.batch_size, *settings.search_batches])
     rows = problem.x.shape[0]
     pieces = []
@@ -138,9 +143,7 @@ def run(
         n, networks = updates(g, rows), len(g.cases) * settings.seeds
         effort = n * training.multiplications(problem, rows if g.all_rows else g.batch_size, networks)
         pieces.append(parts.Part(g.name, n, effort, functools.partial(_train, settings, problem, g)))
-    return parts.run(
-        pieces, settings, problem.backend, data=problem[2:], on_progress=on_progress, checkpoint=checkpoint
-    )
+    return parts.Plan(problem.backend, problem[2:], pieces)
 
 
 def findings(records: list[Record], settings: Settings) -> Findings:

@@ -8,17 +8,18 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bnkit.backend import Array, Backend
 from bnkit.batches import identity
 from bnkit.checkpoint import replacing
+from bnkit.experiments import processes
 from bnkit.experiments.records import Record, machine, versions
 
-Told = Callable[[int], None]  # how many updates are done; it raises where the part must end
+Told = Callable[[int], None]  # how many updates are done
 OnProgress = Callable[[int, int], None]
-# Multiplications of an update below which threads wait for Python's lock longer than they work at the same time.
-_WORTH_A_THREAD = 2**23
+_UPDATE = 2**24  # multiplications that take as long as what an update does beside its own
+_WORTH_PROCESSES = 2**38  # multiplications, some seconds, below which their start costs more than they save
 
 
 @dataclass(frozen=True)
@@ -34,88 +35,78 @@ class Part:
     work: Callable[[Told], list[Record]]
 
 
+class Plan(NamedTuple):
+    """What an experiment does by its settings: parts on a backend, and the data that their records depend on."""
+
+    backend: Backend
+    data: Sequence[Array]
+    parts: Sequence[Part]
+
+
 def run(
-    parts: Sequence[Part],
+    plan: Callable[[Any], Plan],
     settings: Any,
-    backend: Backend,
     *,
-    data: Sequence[Array] = (),
     on_progress: OnProgress | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> list[Record]:
-    """The records of all parts, in their order; where it pays, the backend works on several parts at the same time.
+    """The records of all parts of `plan(settings)`, in their order.
 
-    The longest are begun first, so that all threads end at about the same moment. An error or an interruption in one of
-    them ends the others at their next update. on_progress(done, total) counts updates; it is called by one thread at a
-    time, whichever that is. Meanwhile other threads' calls of `backend.run` wait.
+    Where it pays, as many are worked on at the same time as the backend has threads, each in a process, which makes the
+    plan anew. The longest are begun first, so that all processes end at about the same moment. An error or an
+    interruption ends them. on_progress(done, total) counts updates; it is called by one thread at a time, whichever
+    that is.
 
     checkpoint: a file that is written after each part and, where it exists, gone on from; ValueError where it is of
-    other settings, versions, another machine or other `data`, since the records would not be those of one run.
+    other settings, versions, another machine or other data, since the records would not be those of one run.
     """
+    backend, data, parts = plan(settings)
     names = [part.name for part in parts]
     if repeated := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"settings must name each case once, got {min(repeated)!r} more than once")
-    crew = _Crew(parts, {} if checkpoint is None else _head(settings, backend, data), on_progress, checkpoint)
-    pays = sum(part.effort for part in crew.left) >= _WORTH_A_THREAD * sum(part.updates for part in crew.left)
-    backend.run([crew.work] * min(backend.threads if pays else 1, len(crew.left)))
-    return [record for part in parts for record in crew.done[part.name]]
+    progress = _Progress(parts, {} if checkpoint is None else _head(settings, backend, data), on_progress, checkpoint)
+    left = sorted((part for part in parts if part.name not in progress.done), key=lambda part: -part.effort)
+    together = min(backend.threads, len(left))
+    if together > 1 and sum(part.effort + _UPDATE * part.updates for part in left) >= _WORTH_PROCESSES:
+        same = dataclasses.replace(settings, backend=backend.key)  # which another process may not choose by itself
+        processes.share(plan, same, [part.name for part in left], together, progress.tell, progress.finish)
+    else:
+        backend.run([functools.partial(_in_turn, left, progress)])
+    return [record for part in parts for record in progress.done[part.name]]
 
 
-class _Stopped(BaseException):
-    """Raised in a part that must end because of what another thread raises."""
+def _in_turn(parts: Sequence[Part], progress: "_Progress") -> None:
+    for part in parts:
+        progress.finish(part.name, part.work(functools.partial(progress.tell, part.name)))
 
 
-class _Crew:
-    """What the threads share: the parts that are left, and what is done. `over`: all of it is, or none must go on."""
+class _Progress:
+    """What is done, told on and kept; threads may call `tell` and `finish` at the same time."""
 
     def __init__(self, parts: Sequence[Part], head: Record, on_progress: OnProgress | None, checkpoint: Any) -> None:
-        self.parts, self.head, self.on_progress, self.checkpoint = parts, head, on_progress, checkpoint
+        self.head, self.on_progress, self.checkpoint = head, on_progress, checkpoint
         self.done = {} if checkpoint is None else _read(Path(checkpoint), head)
-        self.left = sorted((part for part in parts if part.name not in self.done), key=lambda part: -part.effort)
-        self.updates = {part.name: part.updates if part.name in self.done else 0 for part in parts}
-        self.lock, self.over = threading.Lock(), threading.Event()
+        self.of = {part.name: part.updates for part in parts}
+        self.updates = {name: n if name in self.done else 0 for name, n in self.of.items()}
+        self.lock = threading.Lock()
         self._count()
 
-    def work(self) -> None:
-        """Work on one part after the other until there is none; then wait for the other threads'.
-
-        The thread that hears of an interruption must be here to tell the others of it.
-        """
-        try:
-            while (part := self._next()) is not None:
-                self._finish(part, part.work(functools.partial(self._tell, part)))
-            while not self.over.wait(timeout=1):  # on Windows an interruption is heard between waits
-                pass
-        except _Stopped:
-            pass
-        except BaseException:
-            self.over.set()
-            raise
-
-    def _next(self) -> Part | None:
+    def tell(self, name: str, updates: int) -> None:
         with self.lock:
-            return self.left.pop(0) if self.left and not self.over.is_set() else None
-
-    def _tell(self, part: Part, updates: int) -> None:
-        with self.lock:
-            if self.over.is_set():
-                raise _Stopped
-            self.updates[part.name] = updates
+            self.updates[name] = updates
             self._count()
 
-    def _finish(self, part: Part, records: list[Record]) -> None:
+    def finish(self, name: str, records: list[Record]) -> None:
         with self.lock:
-            self.done[part.name] = records
+            self.done[name] = records
             if self.checkpoint is not None:
                 _write(Path(self.checkpoint), self.head, self.done)
-            self.updates[part.name] = part.updates
+            self.updates[name] = self.of[name]
             self._count()
-            if all(part.name in self.done for part in self.parts):
-                self.over.set()
 
     def _count(self) -> None:
         if self.on_progress is not None:
-            self.on_progress(sum(self.updates.values()), sum(part.updates for part in self.parts))
+            self.on_progress(sum(self.updates.values()), sum(self.of.values()))
 
 
 def _head(settings: Any, backend: Backend, data: Sequence[Array]) -> Record:
