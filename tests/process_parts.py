@@ -92,7 +92,23 @@ def dies(folder, name, told):
 
 
 def prints(folder, name, told):
-    print("a library greets")
+    print("a library greets", flush=True)
+    os.write(1, b"and another, from C\n")
+
+
+def index(folder, name, told):
+    raise IndexError("index 10 is out of bounds")
+
+
+def memory(folder, name, told):
+    raise MemoryError("Unable to allocate 1 TiB")
+
+
+def ticks(folder, name, told):
+    """An update now and then, for longer than a process keeps silent about them."""
+    for n in range(8):
+        told(n % UPDATES)
+        time.sleep(0.05)
 
 
 ACTIONS = {
@@ -103,4 +119,7 @@ ACTIONS = {
     "awkward": awkward,
     "dies": dies,
     "prints": prints,
+    "index": index,
+    "memory": memory,
+    "ticks": ticks,
 }

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from process_parts import LONG, UPDATES, Settings, wait_for
 
 import bnkit
 from bnkit.experiments import parts
-from bnkit.experiments.processes import ProcessError
 
 posix = pytest.mark.skipif(os.name == "nt", reason="a process is not sent a Ctrl-C there")
 
@@ -52,6 +52,8 @@ def is_alive(process):
 
 def wait_for_the_end_of(folder, *names):
     end = time.monotonic() + LONG / 2
+    if os.name == "nt":  # os.kill would send a Ctrl-C there, whatever the number
+        return
     for name in names:
         process = int((folder / f"{name}.begun").read_text())
         while is_alive(process):
@@ -108,7 +110,7 @@ def test_what_is_printed_in_a_process_does_not_disturb_it(run, capfd):
 @pytest.mark.parametrize("names", [("fails", "for ever"), ("for ever", "fails")])
 def test_an_error_ends_the_other_parts_and_leaves_what_was_done(run, tmp_path, names):
     def on_progress(done, total):
-        if (tmp_path / "c").exists():
+        if (tmp_path / "c").exists() and (tmp_path / "for ever.begun").exists():
             (tmp_path / "may fail").touch()
 
     with pytest.raises(ValueError, match="wrong") as raised:
@@ -132,8 +134,55 @@ def test_a_run_goes_on_in_processes_after_those_that_were_done(run, tmp_path):
 
 
 def test_an_error_that_pickle_cannot_carry_is_told_by_its_text(run):
-    with pytest.raises(RuntimeError, match="Awkward: number 3"):
+    with pytest.raises(RuntimeError, match="Awkward: number 3") as raised:
         run("awkward", "quick")
+    assert "in awkward" in raised.value.__notes__[0], "where it was raised"
+
+
+def test_an_error_of_an_index_is_no_end_of_the_parts(run):
+    with pytest.raises(IndexError, match="index 10 is out of bounds"):
+        run("quick", "index", "next")
+
+
+def test_a_process_without_memory_is_told_with_the_remedy(run):
+    with pytest.raises(RuntimeError, match="of 'memory' had no memory left; with BNKIT_NUM_THREADS=1"):
+        run("quick", "memory")
+
+
+def test_what_is_printed_when_python_starts_is_named(run, monkeypatch, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("print('welcome', flush=True)")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RuntimeError, match="gave an answer that is no pickle; see what prints when Python starts"):
+        run("a", "b")
+
+
+def test_a_backend_that_another_process_would_not_find_keeps_to_this_one(run):
+    numpy = type(bnkit.get_backend("numpy"))
+
+    class Mine(numpy):
+        name = "mine"
+
+    mine = Mine()
+    mine.threads = 2
+    found = parts.run(lambda settings: parts.Plan(mine, (), [quick_part(name) for name in "ab"]), Settings("", ()))
+    assert [r["process"] for r in found] == [os.getpid()] * 2
+
+
+def quick_part(name):
+    return parts.Part(name, 1, 1, lambda told: [{"process": os.getpid()}])
+
+
+def test_progress_is_told_by_one_thread_at_a_time(run):
+    telling, told = threading.Lock(), []
+
+    def on_progress(done, total):
+        told.append(done)
+        assert telling.acquire(blocking=False)
+        time.sleep(0.05)  # the other thread comes meanwhile
+        telling.release()
+
+    run("ticks a", "ticks b", "ticks c", "ticks d", on_progress=on_progress)
+    assert len(told) > 4 + 1, "also while they are under way"
 
 
 def test_an_error_of_the_progress_ends_the_processes(run, tmp_path):
@@ -147,10 +196,13 @@ def test_an_error_of_the_progress_ends_the_processes(run, tmp_path):
 
 
 def test_a_process_that_dies_is_named_with_what_it_said(run, tmp_path):
-    (tmp_path / "may fail").touch()
+    def on_progress(done, total):
+        if done:  # what "for ever" tells
+            (tmp_path / "may fail").touch()
+
     told = r"'dies' ended with exit code 3 \(no memory left\); with BNKIT_NUM_THREADS=1"
-    with pytest.raises(ProcessError, match=told):
-        run("dies", "for ever")
+    with pytest.raises(RuntimeError, match=told):
+        run("dies", "for ever", on_progress=on_progress)
     wait_for_the_end_of(tmp_path, "for ever")
 
 

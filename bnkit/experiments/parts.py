@@ -52,10 +52,10 @@ def run(
 ) -> list[Record]:
     """The records of all parts of `plan(settings)`, in their order.
 
-    Where it pays, as many are worked on at the same time as the backend has threads, each in a process, which makes the
-    plan anew. The longest are begun first, so that all processes end at about the same moment. An error or an
-    interruption ends them. on_progress(done, total) counts updates; it is called by one thread at a time, whichever
-    that is.
+    Where it pays, on the built-in NumPy backend, as many are worked on at the same time as that has threads, each in a
+    process, which makes the plan anew. The longest are begun first, so that all processes end at about the same moment.
+    An error or an interruption ends them. on_progress(done, total) counts updates; it is called by one thread at a
+    time, whichever that is.
 
     checkpoint: a file that is written after each part and, where it exists, gone on from; ValueError where it is of
     other settings, versions, another machine or other data, since the records would not be those of one run.
@@ -67,7 +67,9 @@ def run(
     progress = _Progress(parts, {} if checkpoint is None else _head(settings, backend, data), on_progress, checkpoint)
     left = sorted((part for part in parts if part.name not in progress.done), key=lambda part: -part.effort)
     together = min(backend.threads, len(left))
-    if together > 1 and sum(part.effort + _UPDATE * part.updates for part in left) >= _WORTH_PROCESSES:
+    anywhere = backend.key == "numpy" and type(backend).__module__ == "bnkit_numpy"  # the same in another process
+    pays = sum(part.effort + _UPDATE * part.updates for part in left) >= _WORTH_PROCESSES
+    if together > 1 and anywhere and pays:
         same = dataclasses.replace(settings, backend=backend.key)  # which another process may not choose by itself
         processes.share(plan, same, [part.name for part in left], together, progress.tell, progress.finish)
     else:

@@ -19,10 +19,7 @@ from bnkit.experiments.records import Record
 
 # The variables by which thread pools are sized: each process has one processor.
 _THREADS = ("BNKIT_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-class ProcessError(RuntimeError):
-    """A process ended before its part did."""
+_REMEDY = "with BNKIT_NUM_THREADS=1 all parts are worked on in one process, which needs less memory"
 
 
 def share(
@@ -52,10 +49,12 @@ def share(
 
 def _serve(worker: "_Worker", left: deque[str], tell: Any, finish: Any) -> None:
     """Have the worker do one part after the other until there is none."""
-    with contextlib.suppress(IndexError):
-        while True:
+    while True:
+        try:
             name = left.popleft()
-            finish(name, worker.work(name, tell))
+        except IndexError:  # whichever thread was first, there is none left
+            return
+        finish(name, worker.work(name, tell))
 
 
 class _Worker:
@@ -72,13 +71,19 @@ class _Worker:
             stderr=self._errors,
             env=os.environ | dict.fromkeys(_THREADS, "1") | {"PYTHONPATH": os.pathsep.join(path)},
         )
-        self._send(task)
+        try:
+            self._send(task)
+        except BaseException:
+            self.close()
+            raise
 
     def work(self, name: str, tell: Callable[[str, int], None]) -> list[Record]:
-        """The records of a part; what its work raised, or ProcessError where the process ended."""
+        """The records of a part; what its work raised, or RuntimeError where the process did not get that far."""
         self._send(pickle.dumps(name))
         while True:
             kind, value = self._receive(name)
+            if kind == "error" and isinstance(value, MemoryError):
+                raise RuntimeError(f"the process of {name!r} had no memory left; {_REMEDY}") from value
             if kind == "error":
                 raise value
             if kind == "records":
@@ -105,10 +110,13 @@ class _Worker:
         assert self._process.stdout is not None
         try:
             answer: tuple[str, Any] = pickle.load(self._process.stdout)
-        except (EOFError, pickle.UnpicklingError) as error:
-            raise ProcessError(
-                f"the process of {name!r} ended with exit code {self._process.wait()}{self._last_error()}; with "
-                f"BNKIT_NUM_THREADS=1 there is one process, which needs less memory"
+        except EOFError as error:
+            said = f"ended with exit code {self._process.wait()}{self._last_error()}"
+            raise RuntimeError(f"the process of {name!r} {said}; {_REMEDY}") from error
+        except Exception as error:  # pickle raises anything on what is none
+            self._process.kill()
+            raise RuntimeError(
+                f"the process of {name!r} gave an answer that is no pickle; see what prints when Python starts"
             ) from error
         return answer
 

@@ -19,7 +19,7 @@ def main() -> None:
     told = 0.0
 
     def send(kind: str, value: Any) -> None:
-        """BrokenPipeError, which ends this process, where the parent is gone."""
+        """OSError, which ends this process, where the parent is gone."""
         answers.write(pickle.dumps((kind, value)))
         answers.flush()
 
@@ -47,11 +47,12 @@ def main() -> None:
 
 def _portable(error: Exception) -> Exception:
     """The error with its traceback as a note; one that pickle cannot carry as a RuntimeError."""
-    error.add_note("".join(traceback.format_exception(error)))
+    note = "".join(traceback.format_exception(error))
     try:
-        pickle.loads(pickle.dumps(error))
+        error = pickle.loads(pickle.dumps(error))
     except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note(note)
     return error
 
 
