@@ -160,7 +160,7 @@ def test_a_backend_that_another_process_would_not_find_keeps_to_this_one(run):
     numpy = type(bnkit.get_backend("numpy"))
 
     class Mine(numpy):
-        name = "mine"
+        """As one that was registered in this process."""
 
     mine = Mine()
     mine.threads = 2

@@ -67,7 +67,7 @@ def run(
     progress = _Progress(parts, {} if checkpoint is None else _head(settings, backend, data), on_progress, checkpoint)
     left = sorted((part for part in parts if part.name not in progress.done), key=lambda part: -part.effort)
     together = min(backend.threads, len(left))
-    anywhere = backend.key == "numpy" and type(backend).__module__ == "bnkit_numpy"  # the same in another process
+    anywhere = type(backend).__module__ == "bnkit_numpy"  # the same in another process
     pays = sum(part.effort + _UPDATE * part.updates for part in left) >= _WORTH_PROCESSES
     if together > 1 and anywhere and pays:
         same = dataclasses.replace(settings, backend=backend.key)  # which another process may not choose by itself
