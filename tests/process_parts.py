@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import bnkit
+from bnkit.checkpoint import replacing
 from bnkit.experiments.parts import Part, Plan
 
 LONG = 60.0  # seconds that nothing here may take
@@ -34,7 +35,8 @@ def plan(settings):
 
     def part(name, effort):
         def work(told):
-            (folder / f"{name}.begun").write_text(str(os.getpid()))
+            with replacing(folder / f"{name}.begun", mode="w") as file:  # others look at it meanwhile
+                file.write(str(os.getpid()))
             ACTIONS.get(name.partition(" ")[0], quick)(folder, name, told)
             for n in range(UPDATES):
                 told(n + 1)
