@@ -101,10 +101,9 @@ def run(
 def plan(settings: Settings) -> parts.Plan:
     """A case is a part."""
     problem = training.load(settings, settings.batches)
-    for size in settings.batches:
-        if size <= max(settings.correction, 1) or len(settings.batches) < 2:
-            least = max(settings.correction, 1)
-            raise ValueError(f"batches must be two or more sizes above {least}, got {settings.batches}")
+    above = max(settings.correction, 1)
+    if len(settings.batches) < 2 or min(settings.batches) <= above:
+        raise ValueError(f"batches must be two or more sizes above {above}, got {settings.batches}")
     for size in settings.rank_batches:
         if size not in settings.batches or size % RANKS or size // RANKS <= settings.correction:
             raise ValueError(
