@@ -25,9 +25,8 @@ def replacing(path: str | os.PathLike[str], *, mode: str = "wb") -> Iterator[IO[
         with _beside(target, mode) as file:
             yield file
     except OSError as error:
-        error.filename = os.fspath(
-            path
-        )  # a disk that is full has none, and the temporary file's is not known to the user
+        # A disk that is full names none, and nobody knows the temporary file's name.
+        error.filename = os.fspath(path)
         raise
 
 
