@@ -200,7 +200,7 @@ def test_a_process_that_dies_is_named_with_what_it_said(run, tmp_path):
         if (tmp_path / "for ever.begun").exists():
             (tmp_path / "may fail").touch()
 
-    told = r"'dies' ended with exit code 3 \(no memory left\); with BNKIT_NUM_THREADS=1"
+    told = r"'dies' ended with exit code 3: no memory left; with BNKIT_NUM_THREADS=1"
     with pytest.raises(RuntimeError, match=told):
         run("dies", "for ever", on_progress=on_progress)
     wait_for_the_end_of(tmp_path, "for ever")

@@ -29,11 +29,10 @@ def main() -> None:
             send("told", updates)
             told = time.monotonic()
 
-    plan, settings = pickle.load(sys.stdin.buffer)
     parts: dict[str, Any] = {}
     with contextlib.suppress(EOFError):
         while True:
-            name = pickle.load(sys.stdin.buffer)
+            plan, settings, name = pickle.load(sys.stdin.buffer)
             try:
                 parts = parts or {part.name: part for part in plan(settings).parts}
                 records = parts[name].work(tell)

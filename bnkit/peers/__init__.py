@@ -15,14 +15,13 @@ there the device's own clock tells its time.
 import contextlib
 import importlib.util
 import json
-import os
 import queue
-import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Sequence
 from typing import Any
+
+from bnkit.child import Child
 
 # What must be importable, which is found out without importing it.
 PACKAGES = {"torch": "torch", "jax": "jax", "tutorial": "numpy", "torch-compile": "torch", "cudnn": "torch"}
@@ -60,16 +59,7 @@ class Peer:
         """Start it and read what it is; PeerError where it does not come up. patience: seconds for an answer."""
         self.name = name
         self._patience = patience
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed by close()
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            encoding="utf-8",
-            env=os.environ | _thread_settings(threads),
-        )
+        self._child = Child(command, threads)
         self._lines: queue.Queue[str] = queue.Queue()
         self._lost = ""
         threading.Thread(target=self._read, daemon=True).start()
@@ -79,21 +69,13 @@ class Peer:
         """The answer; PeerError with its reason where it is an error, is none, or does not come."""
         if self._lost:
             raise PeerError(self._lost, alive=False)
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it died: the answer will tell
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
+        self._child.send(json.dumps(message).encode() + b"\n")
         return self._answer()
 
     def close(self) -> None:
         """End the process; a second time does nothing."""
         self._lost = self._lost or "was closed"
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._errors):
-            assert stream is not None
-            with contextlib.suppress(OSError):  # what could not be written any more
-                stream.close()
+        self._child.close()
 
     def _answer(self) -> dict[str, Any]:
         try:
@@ -102,7 +84,7 @@ class Peer:
             self._lost = f"gave no answer in {self._patience:g} s, and was ended"
         else:
             if not line:
-                self._lost = f"ended with exit code {self._process.wait()}{self._last_error()}"
+                self._lost = self._child.end()
         if self._lost:
             self.close()
             raise PeerError(self._lost, alive=False)
@@ -118,20 +100,7 @@ class Peer:
 
     def _read(self) -> None:
         """Put each line into the queue, and an empty one at the end: a pipe itself cannot be read with a limit."""
-        assert self._process.stdout is not None
         with contextlib.suppress(ValueError):  # closed meanwhile
-            for line in self._process.stdout:
-                self._lines.put(line)
+            for line in self._child.stdout:
+                self._lines.put(line.decode(errors="replace"))
         self._lines.put("")
-
-    def _last_error(self) -> str:
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").split("\n")
-        said = [line.strip() for line in lines if line.strip()]
-        return f": {said[-1]}" if said else ""
-
-
-def _thread_settings(threads: int) -> dict[str, str]:
-    """The variables by which the libraries' thread pools are sized when they are imported."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PJRT_NPROC")
-    return dict.fromkeys(names, str(threads))
