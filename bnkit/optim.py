@@ -1,8 +1,9 @@
 """Optimizers: `update(params, grads)` writes into the arrays of `params`, which keep their identity.
 
 params and grads are dictionaries of arrays with the same names and shapes. lr is a number, or with replicas one for
-each entry of the leading axis. What an optimizer remembers stands in `state` (arrays named "weight/m") and `steps`.
-Defaults are PyTorch's.
+each entry of the leading axis. `state` holds what an optimizer remembers of each parameter (arrays named "weight/m"),
+and `steps` the number of its updates. An optimizer with such memory belongs to the arrays that it was first called
+with; `reset()` frees it for another model. Defaults are PyTorch's.
 """
 
 import copy
@@ -31,9 +32,20 @@ class Optimizer:
         for name, value in settings.items():
             checks.check_real(name, value, least=0.0, below=np.inf if name in ("eps", "weight_decay") else 1.0)
             setattr(self, name, float(value))
+        if "eps" in settings and self.eps == 0:
+            raise ValueError(f"eps must be above 0, got {settings['eps']!r}; a zero gradient would be divided by 0")
         self.settings = {"lr": self.lr.tolist(), **settings}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything that `update` remembers, as in a new optimizer of the same settings and `lr`."""
         self.state: dict[str, Array] = {}
         self.steps = 0
+        self._owners: dict[str, Array] = {}  # the parameters that `state` is of
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy belongs to the arrays that it meets first: those of the copied model.
+        return {**self.__dict__, "_owners": {}}
 
     @property
     def lr(self) -> np.ndarray:
@@ -55,10 +67,14 @@ class Optimizer:
 
     def update(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
         """One step, in place; ValueError where the names or shapes of params and grads differ, before any write."""
+        for argument, arrays in (("params", params), ("grads", grads)):
+            if not isinstance(arrays, Mapping):
+                raise TypeError(f"{argument} must be a dictionary of arrays, got {type(arrays).__name__}")
         if params.keys() != grads.keys():
             raise ValueError(f"grads must have the names of params, {sorted(params)}, got {sorted(grads)}")
+        self.check(params)
         for name, p in params.items():
-            self._check(name, p, grads[name])
+            _check_gradient(name, p, grads[name])
         self.steps += 1
         self._remember(params)
         settings = {"eps": self.eps, "weight_decay": self.weight_decay, "step": self.steps}
@@ -78,35 +94,57 @@ class Optimizer:
             own._lr = self._lr[replicas]
         return own
 
+    def check(self, params: Mapping[str, Array]) -> None:
+        """TypeError or ValueError where `update` would refuse these parameters, whatever their gradients."""
+        for name, p in params.items():
+            self._check(name, p)
+
     def _remember(self, params: Mapping[str, Array]) -> None:
         for name, p in params.items():
             for slot in self.slots:
                 if f"{name}/{slot}" not in self.state:
                     self.state[f"{name}/{slot}"] = backend_of(p).xp.zeros_like(p)
+            if self.slots:
+                self._owners.setdefault(name, p)
 
-    def _check(self, name: str, p: Array, g: Array) -> None:
-        if not hasattr(g, "shape"):
-            raise TypeError(f"grads[{name!r}] must be an array, got {type(g).__name__}")
-        backend = backend_of(p, g)
-        if dtype_name(p) not in ("float32", "float64") or dtype_name(g) != dtype_name(p):
-            raise TypeError(f"params[{name!r}] and its gradient must be float32 or float64, got {p.dtype}, {g.dtype}")
-        if tuple(g.shape) != tuple(p.shape):
-            raise ValueError(f"grads[{name!r}] must have shape {tuple(p.shape)}, got {tuple(g.shape)}")
+    def _check(self, name: str, p: Array) -> None:
+        argument = f"params[{name!r}]"
+        backend = checks.one_backend((argument,), (p,))
+        if dtype_name(p) not in ("float32", "float64"):
+            raise TypeError(f"{argument} must be float32 or float64, got {dtype_name(p)}")
         if self.lr.ndim and (p.ndim == 0 or p.shape[0] != self.lr.shape[0]):
             raise ValueError(
-                f"params[{name!r}] must lead with {self.lr.shape[0]} replicas, one a learning rate, got "
-                f"{tuple(p.shape)}"
+                f"{argument} must lead with {self.lr.shape[0]} replicas, one a learning rate, got {tuple(p.shape)}"
             )
         for memory in (self.state.get(f"{name}/{slot}") for slot in self.slots):
             if memory is not None and tuple(memory.shape) != tuple(p.shape):
                 raise ValueError(
-                    f"params[{name!r}] must keep its shape {tuple(memory.shape)}, got {tuple(p.shape)}; "
-                    f"make an optimizer for each model"
+                    f"{argument} must keep its shape {tuple(memory.shape)}, got {tuple(p.shape)}; make an optimizer "
+                    f"for each model, or call reset()"
                 )
-        checks.check_writeable(f"params[{name!r}]", p, backend)
+        owner = self._owners.get(name, p)
+        if owner is not p and not (type(owner) is type(p) and backend.overlap(owner, p)):
+            raise ValueError(
+                f"{argument} must be the array that this {type(self).__name__} has memory of, after {self.steps} "
+                f"updates, got another of the same shape; make a new optimizer for each model, or call reset()"
+            )
+        if self.eps and dtype_name(p) == "float32" and np.float32(self.eps) == 0:
+            raise ValueError(f"eps must be above 0 in float32, the dtype of {argument}, got {self.eps}; use 1e-8")
+        checks.check_writeable(argument, p, backend)
 
     def _rate(self, backend: Backend, p: Array) -> Any:
         return backend.asarray(self.lr, dtype=p.dtype) if self.lr.ndim else float(self.lr)
+
+
+def _check_gradient(name: str, p: Array, g: Array) -> None:
+    argument = f"grads[{name!r}]"
+    if not hasattr(g, "shape"):
+        raise TypeError(f"{argument} must be an array, got {type(g).__name__}")
+    checks.one_backend((f"params[{name!r}]", argument), (p, g))
+    if dtype_name(g) != dtype_name(p):
+        raise TypeError(f"{argument} must have the dtype of params[{name!r}], {dtype_name(p)}, got {dtype_name(g)}")
+    if tuple(g.shape) != tuple(p.shape):
+        raise ValueError(f"{argument} must have shape {tuple(p.shape)}, got {tuple(g.shape)}")
 
 
 class SGD(Optimizer):

@@ -46,9 +46,9 @@ def test_memory_is_named_by_parameter_and_slot_and_lies_on_the_backend(backend, 
 
 
 def test_steps_count_the_updates(backend):
-    optimizer = optim.Adam()
+    params, optimizer = on(backend, host_arrays(0)), optim.Adam()
     for expected in range(1, 4):
-        optimizer.update(on(backend, host_arrays(0)), on(backend, host_arrays(1)))
+        optimizer.update(params, on(backend, host_arrays(1)))
         assert optimizer.steps == expected
 
 
