@@ -4,20 +4,21 @@ import copy
 import itertools
 import operator
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import checkpoint, checks, lockstep
-from .backend import Array, Backend, backend_of, dtype_name, get_backend
+from .backend import Array, Backend, dtype_name, get_backend
 from .init import Init
 from .layers import Arrays, BatchNorm, Dropout, Layer, Linear, ReLU, Sequential, Sigmoid, Tanh, per_replica
 from .reference import quiet
 
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {"relu": ReLU, "sigmoid": Sigmoid, "tanh": Tanh}
 _CONFIG = {"sizes", "batch_norm", "activation", "bias", "init", "dropout", "weight_decay", "replicas", "seed", "dtype"}
-_BLOCK = 8192  # rows of a forward in `accuracy`
+_BLOCK = 8192  # rows of a forward in inference: the hidden values of a whole dataset would not fit everywhere
+CLASSIFIES = "MLP classifies, by softmax and cross-entropy; regression is not there yet"
 BATCH_NORM_OPTIONS = (
     "decay",
     "eps",
@@ -72,6 +73,8 @@ class MLP:
         for n in sizes:
             checks.check_int("sizes", n)
         sizes = tuple(operator.index(n) for n in sizes)
+        if sizes[-1] == 1:
+            raise ValueError(f"sizes must end with 2 or more classes, got {sizes}: {CLASSIFIES}")
         checks.check_choice("activation", activation, tuple(ACTIVATIONS))
         dtype = checks.dtype_argument(dtype, ("float32", "float64"))
         checks.check_real("weight_decay", weight_decay, least=0.0)
@@ -142,26 +145,46 @@ class MLP:
         """The logits, (rows, classes) or (replicas, rows, classes), in inference."""
         return self.network.forward(self.prepare_input(x), train=False)[0]
 
-    @quiet
     def loss(self, x: Array, t: Array) -> Array:
         """Mean cross-entropy and the weight decay's term, in inference."""
-        x, t = self.prepare(x, t)
-        return self.backend.softmax_cross_entropy(self.predict(x), t)[0] + self._penalty()
+        return self.loss_and_accuracy(x, t)[0]
 
     @quiet
     def accuracy(self, x: Array, t: Array) -> Array:
-        """The share of rows whose largest logit is that of the label, in inference."""
-        xp = self.backend.xp
+        """The share of rows whose largest logit is that of the label, in inference; NaN where any logit is NaN."""
         x, t = self.prepare(x, t)
-        labels = xp.astype(t if checks.kind_of(t) == "integer" else xp.argmax(t, axis=-1), xp.int64)
-        rows, right = x.shape[-2], 0.0
-        for start in range(0, rows, _BLOCK):  # the hidden values of a whole dataset would not fit everywhere
-            stop = min(start + _BLOCK, rows)
-            predicted = xp.argmax(self.predict(x[..., start:stop, :]), axis=-1)
-            right = right + xp.sum(xp.astype(predicted == labels[..., start:stop], xp.float64), axis=-1)
-        return right / rows
+        right: Any = 0.0
+        for logits, target in self._inference(x, t):
+            right = right + self._right(logits, target)
+        return right / x.shape[-2]
 
     @quiet
+    def loss_and_accuracy(self, x: Array, t: Array) -> tuple[Array, Array]:
+        """`loss` and `accuracy` by one pass over the rows."""
+        x, t = self.prepare(x, t)
+        loss: Any = 0.0
+        right: Any = 0.0
+        for logits, target in self._inference(x, t):
+            loss = loss + self.backend.softmax_cross_entropy(logits, target)[0] * logits.shape[-2]
+            right = right + self._right(logits, target)
+        rows = x.shape[-2]
+        return loss / rows + self._penalty(), right / rows
+
+    def _inference(self, x: Array, t: Array) -> Iterator[tuple[Array, Array]]:
+        """The logits and targets of prepared rows, block by block."""
+        labels = checks.kind_of(t) == "integer"
+        for start in range(0, x.shape[-2], _BLOCK):
+            block = slice(start, min(start + _BLOCK, x.shape[-2]))
+            yield self.predict(x[..., block, :]), t[..., block] if labels else t[..., block, :]
+
+    def _right(self, logits: Array, t: Array) -> Array:
+        """How many rows are right, float64; NaN where any logit is."""
+        xp = self.backend.xp
+        labels = xp.astype(t if checks.kind_of(t) == "integer" else xp.argmax(t, axis=-1), xp.int64)
+        right = xp.astype(xp.argmax(logits, axis=-1) == labels, xp.float64)
+        largest = xp.max(logits, axis=-1)  # NaN where one of them is
+        return xp.sum(xp.where(xp.isnan(largest), xp.astype(largest, xp.float64), right), axis=-1)
+
     def loss_and_grads(self, x: Array, t: Array, *, step: int = 0) -> tuple[Array, Arrays]:
         """The loss of a training step and the gradients by the names of `params`; moves `state`.
 
@@ -169,7 +192,11 @@ class MLP:
         """
         checks.check_int("step", step, least=0)
         x, t = self.prepare(x, t)
-        x = self.prepare_input(x) if is_mapped(x) else x
+        return self.prepared_loss_and_grads(self.prepare_input(x) if is_mapped(x) else x, t, step=step)
+
+    @quiet
+    def prepared_loss_and_grads(self, x: Array, t: Array, *, step: int) -> tuple[Array, Arrays]:
+        """As `loss_and_grads`, without its checks: of x and t on the backend, where a row of t may also weigh 0."""
         logits, caches = self.network.forward(x, train=True, key=(self.seed, 0, step))
         loss, dlogits = self.backend.softmax_cross_entropy(logits, t)
         grads = self.network.gradients(dlogits, caches)
@@ -260,23 +287,47 @@ class MLP:
         return x
 
     def _target(self, t: Array, rows: int) -> Array:
-        """t on the backend, for logits of so many rows; a host array's labels are checked, a device's are not read."""
+        """t on the backend, for logits of so many rows; a host array's values are checked, a device's are not read."""
         classes, kind = self.sizes[-1], checks.kind_of(t)
+        if not hasattr(t, "shape"):
+            raise TypeError(f"t must be an array, got {type(t).__name__}; convert it by numpy.asarray")
+        if not isinstance(t, np.ndarray) and (backend := checks.one_backend(("t",), (t,))) is not self.backend:
+            raise TypeError(f"t must be a host NumPy array or on {self.backend.key}, got {backend.key}; move it")
         if kind == "other":
-            raise TypeError(f"t must be integer labels or floats (rows, classes), got {getattr(t, 'dtype', type(t))}")
+            raise TypeError(f"t must be integer labels or floats (rows, classes), got {dtype_name(t)}; convert it")
         expected = (rows,) if kind == "integer" else (rows, classes)
         if tuple(t.shape) != expected and (self.replicas is None or tuple(t.shape) != (self.replicas, *expected)):
-            found = f"{dtype_name(t)} {tuple(t.shape)}"
-            raise ValueError(f"t must be ({rows},) integer labels or ({rows}, {classes}) floats, got {found}")
+            got = f"{dtype_name(t)} {tuple(t.shape)}"
+            if rows not in t.shape[:2]:
+                got += f": x has {rows} rows and t {t.shape[0] if t.ndim else 'none'}"
+            elif kind == "float":
+                got += f"; {CLASSIFIES}"
+            raise ValueError(f"t must be ({rows},) integer labels or ({rows}, {classes}) floats, got {got}")
         if not isinstance(t, np.ndarray):
-            if backend_of(t) is not self.backend:
-                raise TypeError(
-                    f"t must be a host NumPy array or on {self.backend.key}, got {backend_of(t).key}; move it"
-                )
             return t
-        if kind == "integer" and t.size and not (t.min() >= 0 and t.max() < classes):
+        if kind == "float":
+            _check_weights(t)
+        elif not (t.min() >= 0 and t.max() < classes):
             raise ValueError(f"t must be labels from 0 to {classes - 1}, got {t.min()} to {t.max()}")
         return self.backend.asarray(t)
+
+
+def _check_weights(t: np.ndarray) -> None:
+    """Finite and at least 0, and of each row some above 0."""
+    wide = t if t.dtype.char in "fd" else t.astype(np.float64)
+    if not (wide.min() >= 0 and wide.max() < np.inf):  # NaN is neither
+        place = _first(~((wide >= 0) & (wide < np.inf)))
+        got = f"got {wide[place]} at {list(place)}"
+        raise ValueError(f"t must hold finite weights of at least 0, one a class, {got}: {CLASSIFIES}")
+    empty = wide.max(axis=-1) == 0
+    if empty.any():
+        got = f"got a row of zeros at {list(_first(empty))}"
+        raise ValueError(f"t must weigh some class of each row, {got}; leave that row out: {CLASSIFIES}")
+
+
+def _first(flags: np.ndarray) -> tuple[int, ...]:
+    """Where the first True is."""
+    return tuple(int(i) for i in np.argwhere(flags)[0])
 
 
 def is_mapped(a: Array) -> bool:

@@ -105,7 +105,7 @@ def update(
     """
     for step in steps:
         x, t = source()
-        grads = model.loss_and_grads(x, t, step=step)[1] if gradients is None else gradients(x, t)
+        grads = model.prepared_loss_and_grads(x, t, step=step)[1] if gradients is None else gradients(x, t)
         for name, factor in (factors or {}).items():
             grads[name] *= factor
         optimizer.update(model.params, grads)
