@@ -12,13 +12,14 @@ from .batch_norm import BatchNormGrads, batch_norm, batch_norm_backward
 
 if TYPE_CHECKING:
     from . import data, optim
+    from .callbacks import EarlyStopping
     from .double_backward import BatchNormDoubleGrads, batch_norm_double_backward
     from .folding import fold, fold_weights
     from .layers import BatchNorm, Dropout, Linear, ReLU, Sequential, Sigmoid, Tanh
     from .mlp import MLP
     from .moments import Moments
     from .statistics import update_statistics
-    from .train import EarlyStopping, fit
+    from .train import fit
 
 __all__ = [
     "MLP",
@@ -52,13 +53,14 @@ __all__ = [
 # Imported when first asked for, so that `import bnkit` costs little more than `import numpy` (bench/import_time.py).
 _MODULES = ("data", "experiments", "gradcheck", "measure", "optim", "testing", "tutorial")
 _HOMES = {
+    "callbacks": ("EarlyStopping",),
     "double_backward": ("BatchNormDoubleGrads", "batch_norm_double_backward"),
     "folding": ("fold", "fold_weights"),
     "layers": ("BatchNorm", "Dropout", "Linear", "ReLU", "Sequential", "Sigmoid", "Tanh"),
     "mlp": ("MLP",),
     "moments": ("Moments",),
     "statistics": ("update_statistics",),
-    "train": ("EarlyStopping", "fit"),
+    "train": ("fit",),
 }
 
 

@@ -1,4 +1,4 @@
-"""Where the batches of `fit` come from: rows of arrays in an order drawn for each epoch, or an iterable of batches."""
+"""The batches of `fit`: rows of arrays in an order drawn for each epoch, or the batches of an iterable."""
 
 import math
 import zlib
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from . import checks
 from .backend import Array, Backend
 from .init import generator
 from .mlp import MLP, is_mapped
@@ -17,11 +18,11 @@ Batch = tuple[Array, Array]
 
 
 class Rows:
-    """Rows of x and t, as `MLP.prepare` gives them, in an order drawn from (seed, epoch)."""
+    """Batches of the rows of x and t, which are as `MLP.prepare` returns them, in an order drawn from (seed, epoch)."""
 
-    def __init__(self, x: Array, t: Array, batch_size: int, seed: int) -> None:
+    def __init__(self, x: Array, t: Array, batch_size: int, seed: int, *, drop_last: bool = False) -> None:
         self.x, self.t, self.batch_size, self.seed = x, t, batch_size, seed
-        self.count = math.ceil(x.shape[0] / batch_size)
+        self.count = x.shape[0] // batch_size if drop_last else math.ceil(x.shape[0] / batch_size)
 
     def order(self, epoch: int) -> np.ndarray:
         return generator("order", self.seed, epoch).permutation(self.x.shape[0])
@@ -34,28 +35,79 @@ class Rows:
 
 
 class Stream:
-    """The batches that an iterable gives, an epoch each time that it is gone through."""
+    """The batches of an iterable; an epoch is one pass."""
 
     def __init__(self, batches: Iterable[Any]) -> None:
         self.batches = batches
+        self._checked = False  # whether the first batch was seen to be finite
 
     def once(self) -> bool:
-        """Whether it can be gone through a single time, as a generator."""
+        """Whether the iterable allows a single pass, as a generator does."""
         return iter(self.batches) is self.batches
 
     def epoch(self, number: int, model: MLP) -> Iterator[Batch]:
-        found = 0
+        count = 0
         for batch in self.batches:
-            found += 1
+            count += 1
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-                raise TypeError(f"data must give batches (x, t), got {_said(batch)} as batch {found} of an epoch")
+                raise TypeError(f"data must give batches (x, t), got {_described(batch)} as batch {count} of an epoch")
             x, t = (a if hasattr(a, "shape") and hasattr(a, "flags") else model.backend.asarray(a) for a in batch)
+            if not self._checked:
+                checks.check_finite("x of the first batch", x)
+                self._checked = True
             yield x, t
-        if found == 0:
+        if count == 0:
             raise ValueError(
-                f"data must give a batch in every epoch, got none in epoch {number + 1}; pass what can be gone "
-                f"through anew, as a list or an object with __iter__"
+                f"data must give a batch in every epoch, got none in epoch {number + 1}; pass an iterable that can be "
+                f"iterated again, as a list or an object with __iter__"
             )
+
+
+def source(
+    model: MLP, data: Any, batch_size: int | None, seed: int, *, drop_last: bool = False
+) -> tuple[Rows | Stream, Any]:
+    """The batches of `data`, and the test set that it brings along, () if none; checked before anything is trained."""
+    if isinstance(data, list) and len(data) in (2, 4) and all(hasattr(a, "shape") for a in data):
+        names = "(x, t)" if len(data) == 2 else "Dataset(x_train, t_train, x_test, t_test)"
+        raise TypeError(f"data must be a tuple of arrays, got a list of {len(data)} arrays; pass {names}")
+    arrays = isinstance(data, tuple) and all(hasattr(a, "shape") for a in data)
+    if isinstance(data, tuple) and not arrays and batch_size is not None:
+        types = ", ".join(type(a).__name__ for a in data)
+        raise TypeError(f"data must hold arrays, got {types}; convert each by numpy.asarray")
+    if not arrays:
+        if not isinstance(data, Iterable) or isinstance(data, (str, bytes)) or hasattr(data, "shape"):
+            raise TypeError(f"data must be a Dataset, (x, t) or an iterable of batches, got {type(data).__name__}")
+        if batch_size is not None:
+            raise ValueError(f"batch_size must be left out where data gives batches, got {batch_size}")
+        if drop_last:
+            raise ValueError("drop_last must be False where data gives batches, got True; leave out the last one there")
+        return Stream(data), ()
+    if len(data) not in (2, 4):
+        raise TypeError(f"data must be a Dataset or (x, t), got {len(data)} arrays")
+    if batch_size is None:
+        raise TypeError("batch_size must be an int where data is arrays, got None; pass batch_size=100 or another")
+    checks.check_int("batch_size", batch_size)
+    if len(data[0].shape) != 2:
+        raise ValueError(f"data must hold x as (rows, inputs), got {tuple(data[0].shape)}")
+    x, t = model.prepare(*data[:2])
+    checks.check_finite("x", data[0])
+    rows = x.shape[0]
+    if batch_size > rows:
+        raise ValueError(f"batch_size must be at most the {rows} rows of the data, got {batch_size}")
+    _check_last_batch(model, rows, batch_size, drop_last=drop_last)
+    return Rows(x, t, batch_size, seed, drop_last=drop_last), data[2:]
+
+
+def test_set(model: MLP, test: Any) -> Batch:
+    """x and t of a test set, as `MLP.prepare` returns them."""
+    if isinstance(test, list) or not isinstance(test, tuple) or len(test) != 2:
+        raise TypeError(f"test must be (x, t), got {type(test).__name__}")
+    if not all(hasattr(a, "shape") for a in test):
+        types = ", ".join(type(a).__name__ for a in test)
+        raise TypeError(f"test must hold arrays, got {types}; convert each by numpy.asarray")
+    prepared = model.prepare(*test)
+    checks.check_finite("x of the test set", test[0])
+    return prepared
 
 
 def taken(model: MLP, a: Array, rows: np.ndarray) -> Array:
@@ -73,5 +125,29 @@ def identity(backend: Backend, a: Array) -> list[int]:
     return [*shape, zlib.crc32(np.ascontiguousarray(backend.to_numpy(a)).data)]
 
 
-def _said(batch: Any) -> str:
+def _check_last_batch(model: MLP, rows: int, batch_size: int, *, drop_last: bool) -> None:
+    """Batch norm that moves a running variance with correction 1 cannot train on a batch of one row."""
+    if not any(norm.moves_statistics for norm in model.norms):
+        return
+    options = model.config["batch_norm"]
+    options = options if isinstance(options, dict) else {}
+    if options.get("correction", 1) == 0:
+        return
+    ghost = options.get("ghost")
+
+    def has_single_row(batch: int) -> bool:
+        size = ghost or batch
+        return 1 in {min(batch, size), batch % size if batch > size else 0}
+
+    last = 0 if drop_last else rows % batch_size
+    if not any(has_single_row(batch) for batch in {batch_size, last} - {0}):
+        return
+    got = f"{batch_size} for {rows} rows" + (f" and ghost={ghost}" if ghost else "")
+    remedy = "choose another" if has_single_row(batch_size) else "pass drop_last=True, choose another"
+    raise ValueError(
+        f"batch_size must leave no batch of 1 row to batch norm with correction=1, got {got}; {remedy}, or correction=0"
+    )
+
+
+def _described(batch: Any) -> str:
     return f"{len(batch)} values" if isinstance(batch, (tuple, list)) else type(batch).__name__

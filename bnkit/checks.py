@@ -12,6 +12,7 @@ from .layout import Layout, is_int, make_layout, memory_order
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 _FLOAT32 = np.dtype("float32")
+_ROWS_AT_ONCE = 1024
 
 
 def parameter_dtype(dtype: str) -> str:
@@ -207,6 +208,20 @@ def check_enough(segments: Sequence[Segment], layout: Layout, correction: int) -
                 f"x must have more than {correction} element a channel to move running_var with correction="
                 f"{correction}, got {count}{' in a ghost batch' if len(segments) > 1 or parts > 1 else ''}; "
                 f"use a larger batch, or correction=0"
+            )
+
+
+def check_finite(name: str, a: Any) -> None:
+    """A host array of floats, memory-mapped or not, holds neither NaN nor infinity; nothing else is looked at."""
+    if not isinstance(a, np.ndarray) or kind_of(a) != "float":
+        return
+    for start in range(0, a.shape[0], _ROWS_AT_ONCE):
+        finite = np.isfinite(a[start : start + _ROWS_AT_ONCE])
+        if not finite.all():
+            place = tuple(int(i[0]) for i in np.nonzero(~finite))
+            place = (start + place[0], *place[1:])
+            raise ValueError(
+                f"{name} must hold finite numbers, got {a[place]} at {list(place)}; leave such rows out, or replace it"
             )
 
 

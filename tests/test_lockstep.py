@@ -211,10 +211,13 @@ def test_a_task_may_run_tasks_of_its_own(backend):
     assert backend.run([threading.get_ident])
 
 
-def test_a_diverging_replica_warns_in_no_thread(cut, ran):
+def test_diverging_replicas_warn_once_and_in_no_thread(cut, ran):
     model = make(init=[1e30] * (REPLICAS - 1) + [0.1], batch_norm=False)
-    trained(model)
+    with pytest.warns(RuntimeWarning, match="diverged in epoch 1") as caught:
+        records = trained(model)[0]
     assert ran
+    assert len(caught) == 1
+    assert [r["diverged"] for r in records] == [[True] * (REPLICAS - 1) + [False]] * 2
     assert np.isfinite(model.params["0.weight"][-1]).all()
     assert not np.isfinite(model.predict(dataset()[0])[0]).all()
 

@@ -2,7 +2,9 @@
 
 import itertools
 
+import numpy as np
 import pytest
+from small_mlp import everything
 from small_training import dataset, make, train
 
 from bnkit import EarlyStopping, optim
@@ -61,8 +63,21 @@ def test_early_stopping_counts_only_what_exceeds_min_delta():
     assert run_of(values, EarlyStopping(patience=2)) == 0
 
 
-def test_early_stopping_takes_the_mean_of_replicas():
+def test_early_stopping_waits_until_no_replica_improves():
     assert run_of([[0.2, 0.4], [0.5, 0.2], [0.1, 0.4]], EarlyStopping(patience=1)) == 3
+    assert run_of([[0.2, 0.4], [0.1, 0.5], [0.3, 0.1], [0.3, 0.5]], EarlyStopping(patience=1)) == 4
+    assert run_of([[np.nan, 0.4], [np.nan, 0.5], [np.nan, 0.1]], EarlyStopping(patience=1)) == 3
+
+
+def test_a_number_for_the_monitor_is_refused_with_the_remedy():
+    with pytest.raises(TypeError, match=r"monitor must be the name.*got 2; write EarlyStopping\(patience=2\)"):
+        EarlyStopping(2)
+
+
+def test_the_repr_of_early_stopping_is_the_call_that_makes_it():
+    stopping = EarlyStopping("test_loss", patience=3, restore_best=True)
+    assert repr(stopping) == "EarlyStopping('test_loss', patience=3, min_delta=0, restore_best=True)"
+    assert repr(eval(repr(stopping))) == repr(stopping)
 
 
 def test_early_stopping_ends_a_training(backend):
@@ -71,15 +86,24 @@ def test_early_stopping_ends_a_training(backend):
 
 
 def test_early_stopping_refuses_a_monitor_that_no_record_has(backend):
+    model = make(backend)
+    before = everything(model)
     with pytest.raises(ValueError, match=r"monitor must be one of.*test_accuracy.*'accuracy'"):
-        train(make(backend), callbacks=[EarlyStopping("accuracy")])
+        train(model, callbacks=[EarlyStopping("accuracy")])
     with pytest.raises(ValueError, match=r"monitor.*'test_accuracy'"):
-        train(make(backend), dataset()[:2], callbacks=[EarlyStopping()])
+        train(model, dataset()[:2], callbacks=[EarlyStopping()])
+    assert everything(model) == before
 
 
 @pytest.mark.parametrize(
     ("options", "error"),
-    [({"patience": 0}, ValueError), ({"patience": 1.5}, TypeError), ({"min_delta": -0.1}, ValueError)],
+    [
+        ({"patience": 0}, ValueError),
+        ({"patience": 1.5}, TypeError),
+        ({"min_delta": -0.1}, ValueError),
+        ({"restore_best": 1}, TypeError),
+        ({"monitor": 2}, TypeError),
+    ],
 )
 def test_early_stopping_refuses_settings_out_of_bounds(options, error):
     with pytest.raises(error, match="|".join(options)):

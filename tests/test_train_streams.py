@@ -14,7 +14,7 @@ DATA = dataset()
 
 
 def batches(size=5):
-    return [(DATA.x_train[i : i + size], DATA.t_train[i : i + size]) for i in range(0, 23, size)]
+    return [(DATA.x_train[i : i + size].copy(), DATA.t_train[i : i + size]) for i in range(0, 23, size)]
 
 
 class Anew:
@@ -40,7 +40,7 @@ def test_batches_of_an_iterable_are_trained_on_as_they_come(backend):
     assert [rows for rows, _, _ in model.seen] == 2 * [list(range(i, min(i + 5, 23))) for i in range(0, 23, 5)]
     assert [step for _, step, _ in model.seen] == list(range(10))
     assert [r["step"] for r in records] == [5, 10]
-    assert records[0].keys() == {"epoch", "step", "loss"}
+    assert records[0].keys() == {"epoch", "step", "loss", "diverged"}
 
 
 def test_the_loss_of_an_iterable_is_the_mean_over_its_rows(backend):
@@ -74,7 +74,7 @@ def test_one_pass_of_a_generator_is_one_epoch(backend):
 
 def test_a_generator_for_several_epochs_is_refused_before_it_is_read(backend):
     given = iter(batches())
-    with pytest.raises(ValueError, match=r"data must be what can be gone through anew for 3 epochs.*got list_iterator"):
+    with pytest.raises(ValueError, match=r"data must be restartable for 3 epochs.*got list_iterator"):
         train(make(backend), given, batch_size=None)
     assert len(list(given)) == 5
 
@@ -105,7 +105,7 @@ def test_a_bad_batch_is_an_error_when_it_comes(backend, batch, error, message):
     ("data", "options", "error", "message"),
     [
         (batches(), {}, ValueError, "batch_size must be left out where data gives batches, got 5"),
-        (DATA, {"batch_size": None}, TypeError, "batch_size must be given where data is arrays"),
+        (DATA, {"batch_size": None}, TypeError, "batch_size must be an int where data is arrays, got None"),
         (DATA, {"test": DATA[2:]}, ValueError, "test must be left out where data is a Dataset"),
         (DATA[:2], {"test": DATA.x_test}, TypeError, r"test must be \(x, t\), got ndarray"),
         (DATA.x_train, {"batch_size": None}, TypeError, "iterable of batches, got ndarray"),
@@ -117,6 +117,20 @@ def test_a_bad_batch_is_an_error_when_it_comes(backend, batch, error, message):
 def test_a_mistake_in_data_is_refused(backend, data, options, error, message):
     with pytest.raises(error, match=message):
         train(make(backend), data, **options)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_first_batch_that_is_not_finite_is_refused_before_anything_moves(backend, value):
+    model, bad = make(backend, Watched), batches()
+    bad[0][0][3, 1] = value
+    with pytest.raises(ValueError, match=r"x of the first batch must hold finite numbers.*\[3, 1\]"):
+        train(model, bad, batch_size=None, epochs=1)
+    assert model.seen == []
+
+
+def test_an_iterable_leaves_out_its_last_batch_itself(backend):
+    with pytest.raises(ValueError, match="drop_last must be False where data gives batches"):
+        train(make(backend), batches(), batch_size=None, drop_last=True)
 
 
 @pytest.mark.parametrize("epochs", [1, 2])

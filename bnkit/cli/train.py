@@ -7,6 +7,7 @@ import typer
 
 from bnkit import data as datasets
 from bnkit import optim
+from bnkit.callbacks import EarlyStopping, Record
 from bnkit.checkpoint import check_target
 from bnkit.cli import results
 from bnkit.cli.interrupts import held_on_demand
@@ -22,7 +23,7 @@ from bnkit.cli.shared import (
     progress_bar,
 )
 from bnkit.mlp import ACTIVATIONS, MLP
-from bnkit.train import EarlyStopping, Record, fit
+from bnkit.train import fit
 
 
 def train(
