@@ -95,12 +95,12 @@ class EarlyStopping:
                 self.best_arrays[name][improved] = array[improved]
 
     def resume(
-        self, records: Sequence[Record], model: MLP, kept: dict[str, np.ndarray], kept_epoch: Any, source: str
+        self, records: Sequence[Record], last: dict[str, np.ndarray], kept: dict[str, np.ndarray], kept_epoch: Any
     ) -> bool:
-        """Whether the training whose past `records` these are has ended; counts as if it had called for each.
+        """Whether the training whose past `records` these are has ended; counts as if it had been called for each.
 
-        model: as it was after the last of the records. kept, kept_epoch: the best model that the checkpoint `source`
-        holds and its epoch; ValueError where it is not the best by this callback.
+        last: the network after the last of the records, by the names of `MLP.arrays`. kept, kept_epoch: the best
+        network that a checkpoint holds, and its epoch; ValueError where it is not the best one by this callback.
         """
         for record in records:
             self.count(record)
@@ -108,11 +108,11 @@ class EarlyStopping:
             if kept and np.array_equal(kept_epoch, self.best_epoch):
                 self.best_arrays = kept
             elif np.all(self.best_epoch == records[-1]["epoch"]):
-                self.best_arrays = model.arrays()
+                self.best_arrays = dict(last)
             else:
                 raise ValueError(
-                    f"{source} must hold the model of epoch {np.max(self.best_epoch)}, the best by {self.monitor}, for "
-                    f"restore_best=True, but was written without; choose another checkpoint, or restore_best=False"
+                    f"checkpoint must hold the network of epoch {np.max(self.best_epoch)}, the best by {self.monitor}, "
+                    f"for restore_best=True, but was written without; choose another file, or restore_best=False"
                 )
         return self.waited >= self.patience
 

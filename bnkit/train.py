@@ -1,7 +1,6 @@
 """fit(): training by epochs, with a record of each, callbacks, and a checkpoint from which a killed run goes on."""
 
 import functools
-import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from . import batches, checks, lockstep
-from . import checkpoint as files
+from . import batches, checks, lockstep, training_checkpoint
 from .backend import Array
 from .batches import Batch, Rows, Stream
 from .callbacks import Callback, EarlyStopping, Record
+from .checkpoint import check_target
 from .data import Dataset
 from .mlp import MLP
 from .optim import BY_NAME, Optimizer
@@ -84,21 +83,28 @@ def fit(
 
     records: list[Record] = []
     settings: Record = {}
+    resumed = None
     ended = False
     if checkpoint is not None:
-        files.check_target(checkpoint)
-        settings = _settings(model, optimizer, source, measured, batch_size, seed, drop_last=drop_last)
+        check_target(checkpoint)
+        settings = training_checkpoint.settings_of(
+            model, optimizer, source, measured, batch_size, seed, drop_last=drop_last
+        )
         if Path(checkpoint).exists():
-            records, ended = _resume(checkpoint, settings, model, optimizer, stopping)
-        if len(records) > epochs:
-            raise ValueError(f"epochs must be at least the {len(records)} of the checkpoint, got {epochs}")
-    if not records:
-        optimizer.check(model.params)
+            resumed = training_checkpoint.load(checkpoint, settings)
+            records = resumed.records
+            if len(records) > epochs:
+                raise ValueError(f"epochs must be at least the {len(records)} of the checkpoint, got {epochs}")
+            ended = True in [c.resume(records, resumed.network, resumed.best, resumed.best_epoch) for c in stopping]
     if isinstance(source, Stream) and source.once() and epochs - len(records) > 1 and not ended:
         raise ValueError(
             f"data must be restartable for {epochs - len(records)} epochs, as a list or an object with __iter__, got "
             f"{type(data).__name__}"
         )
+    if resumed is None:
+        optimizer.check(model.params)
+    else:
+        resumed.move(model, optimizer)
 
     for epoch in range(len(records), 0 if ended else epochs):
         step = records[-1]["step"] if records else 0
@@ -109,8 +115,8 @@ def fit(
         records.append(record)
         stops = [callback(record, model) for callback in callbacks]
         if checkpoint is not None and not np.all(record["diverged"]):
-            # after the callbacks, which may change the learning rate
-            _save(checkpoint, settings, records, model, optimizer, stopping)
+            # After the callbacks, which may change the learning rate.
+            training_checkpoint.save(checkpoint, settings, records, model, optimizer, stopping)
         if any(stop is True for stop in stops):
             break
     for callback in stopping:
@@ -230,81 +236,6 @@ def _note_divergence(record: Record, before: Any, step: int) -> None:
             RuntimeWarning,
             stacklevel=3,
         )
-
-
-def _settings(
-    model: MLP,
-    optimizer: Optimizer,
-    source: Rows | Stream,
-    measured: dict[str, Batch],
-    batch_size: int | None,
-    seed: int,
-    *,
-    drop_last: bool,
-) -> Record:
-    """What must be the same for a resumed run to be the run; the data by their shapes and checksums."""
-    data = [batches.identity(model.backend, a) for pair in measured.values() for a in pair]
-    return {
-        "model": model.config,
-        "optimizer": repr(optimizer),
-        "data": data if isinstance(source, Rows) else ["batches", *data],
-        "batch_size": None if batch_size is None else int(batch_size),
-        "seed": int(seed),
-        **({"drop_last": True} if drop_last else {}),  # files of before there was a choice do not name it
-    }
-
-
-def _resume(
-    path: str | os.PathLike[str],
-    settings: Record,
-    model: MLP,
-    optimizer: Optimizer,
-    stopping: Sequence[EarlyStopping],
-) -> tuple[list[Record], bool]:
-    """The records of the checkpoint, and whether a callback had ended the training; moves model and optimizer there."""
-    description, arrays = files.load(path, "fit")
-    wanted, present = json.loads(json.dumps(settings)), description.get("settings", {})
-    differing = [k for k in {**wanted, **present} if present.get(k) != wanted.get(k)]
-    if differing:
-        raise ValueError(
-            f"checkpoint {os.fspath(path)} must be of the same training, but its {' and '.join(differing)} differ; "
-            f"choose another file, or delete it to start anew"
-        )
-    memory, best = (_unprefixed(arrays, prefix) for prefix in ("optimizer/", "best/"))
-    own = {k: v for k, v in arrays.items() if not k.startswith(("optimizer/", "best/"))}
-    model.set_arrays(own, source=os.fspath(path))
-    optimizer.reset()
-    optimizer.steps, optimizer.lr = description["steps"], description["lr"]
-    optimizer.state = {name: model.backend.asarray(array) for name, array in memory.items()}
-    records: list[Record] = description["records"]
-    for record in records:
-        record.setdefault("diverged", False)  # files of before there was this field
-    source = f"checkpoint {os.fspath(path)}"
-    ends = [c.resume(records, model, best, description.get("best_epoch"), source) for c in stopping]
-    return records, True in ends
-
-
-def _save(
-    path: str | os.PathLike[str],
-    settings: Record,
-    records: list[Record],
-    model: MLP,
-    optimizer: Optimizer,
-    stopping: Sequence[EarlyStopping],
-) -> None:
-    arrays = model.arrays()
-    arrays |= {f"optimizer/{name}": model.backend.to_numpy(array) for name, array in optimizer.state.items()}
-    description = {"settings": settings, "records": records, "steps": optimizer.steps, "lr": optimizer.lr.tolist()}
-    for callback in stopping:
-        if callback.best_arrays:
-            description["best_epoch"] = np.asarray(callback.best_epoch).tolist()
-            arrays |= {f"best/{name}": array for name, array in callback.best_arrays.items()}
-    Path(path).parent.mkdir(parents=True, exist_ok=True)  # it was there at the start, and is what a resumption needs
-    files.save(path, "fit", description, arrays)
-
-
-def _unprefixed(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _number(model: MLP, value: Any) -> Any:
