@@ -32,6 +32,9 @@ MIRRORS: tuple[str, ...] = (
 )
 """Where the files of `MNIST_SHA256` are downloaded from, tried in turn."""
 
+INSTALL_DEMO = "in a clone of the repository, run pip install '.[demo]'"
+"""The remedy for a missing package of the extra `demo`; bnkit is not on PyPI."""
+
 DIGITS_SEED = 0
 SYNTHETIC_SEED = 0
 
@@ -194,7 +197,7 @@ def _import_extra(module: str, purpose: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(f"{purpose} needs {module} ({error}): pip install 'bnkit[demo]'", name=module) from error
+        raise ImportError(f"{purpose} needs {module} ({error}); {INSTALL_DEMO}", name=module) from error
 
 
 def _mnist(path: str | os.PathLike[str] | None) -> Dataset:

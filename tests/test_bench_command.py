@@ -231,7 +231,7 @@ def test_a_missing_matplotlib_is_told_before_the_work(monkeypatch, tmp_path, cap
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["bench", *SHORT, "--plot", str(tmp_path / "figure.png")]) == 1
     printed = capsys.readouterr()
-    assert "the figure needs matplotlib; run pip install 'bnkit[demo]'" in printed.err
+    assert "the figure needs matplotlib; in a clone of the repository, run pip install '.[demo]'" in printed.err
     assert printed.out == ""
 
 

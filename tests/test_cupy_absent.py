@@ -80,18 +80,18 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "no package": Case(None, "package CuPy", "pip install 'bnkit[cuda12]'"),
+    "no package": Case(None, "package CuPy", "pip install '.[cuda12]'"),
     "an import error": Case(
         "raise ImportError('libcudart.so.13: cannot open shared object file\\nmore lines')\n",
         "cannot import CuPy (ImportError: libcudart.so.13: cannot open shared object file)",
-        "pip install 'bnkit[cuda12]'",
+        "pip install '.[cuda12]'",
     ),
     "another error at import": Case(
         "raise RuntimeError('CuPy is not correctly installed')\n",
         "cannot import CuPy (RuntimeError: CuPy is not correctly installed)",
-        "pip install 'bnkit[cuda12]'",
+        "pip install '.[cuda12]'",
     ),
-    "CuPy 13": Case("__version__ = '13.6.0'\n", "needs CuPy 14 or newer, found 13.6.0", "pip install 'bnkit[cuda12]'"),
+    "CuPy 13": Case("__version__ = '13.6.0'\n", "needs CuPy 14 or newer, found 13.6.0", "pip install '.[cuda12]'"),
     "no driver": Case(
         runtime(count=f"raise CUDARuntimeError('{DRIVER}')"),
         "no usable NVIDIA driver (CUDARuntimeError: cudaErrorInsufficientDriver",

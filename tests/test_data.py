@@ -70,7 +70,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, name: str, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf"needs {package} .*pip install 'bnkit\[demo\]'"):
+    with pytest.raises(ImportError, match=rf"needs {package} .*in a clone .*, run pip install '\.\[demo\]'"):
         data.load(name)
 
 

@@ -20,7 +20,10 @@ from .exchange import device_array, host_array
 from .launch import Launcher
 from .ops import KernelOps
 
-_INSTALL = "run pip install 'bnkit[cuda12]' or 'bnkit[cuda13]', whichever fits the driver (nvidia-smi shows it)"
+_INSTALL = (
+    "in a clone of the repository, run pip install '.[cuda12]' or '.[cuda13]', whichever fits the driver (nvidia-smi "
+    "shows it)"
+)
 
 
 class CupyBackend(KernelOps):

@@ -50,7 +50,7 @@ def need(package: str) -> None:
     try:
         importlib.import_module(package)
     except ImportError as error:
-        raise ImportError(f"the figure needs {package}; run pip install 'bnkit[demo]'") from error
+        raise ImportError(f"the figure needs {package}; {datasets.INSTALL_DEMO}") from error
 
 
 def prepare(folder: Path, option: str = "--out") -> None:
