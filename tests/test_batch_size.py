@@ -135,7 +135,7 @@ def test_networks_that_diverge_are_recorded_and_left_out_of_the_noise(tmp_path):
     found = batch_size.run(dataclasses.replace(SMALL, lr=1e30), checkpoint=tmp_path / "c")
     norm = [r for r in found if r["kind"] == shown.NORM]
     assert {r["mean_noise"] for r in norm} == {r["var_noise"] for r in norm} == {None}
-    shows = batch_size.findings(found, SMALL)
+    shows = shown.findings(found)
     assert (shows.verdicts[0].verdict, shows.verdicts[0].reason) == ("does not hold", "All networks diverged.")
     assert shows.tables[1].rows == ()
     batch_size.plot(found)

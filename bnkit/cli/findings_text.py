@@ -13,6 +13,8 @@ def print_findings(console: Console, found: findings.Findings) -> None:
         if any(row.published is not None for row in table.rows):
             text = f"published: {table.source}; * outside the runs' range by more than {table.tolerance:g}"
             console.print(text, markup=False, highlight=False)
+    if found.too_short:
+        console.print(f"\nToo short to judge. {found.too_short}", markup=False, highlight=False, style="bold")
     for verdict in found.verdicts:
         console.print(f"\n{verdict.claim}: {verdict.verdict}", markup=False, highlight=False, style="bold")
         console.print(f"{verdict.reason}\nRule: {verdict.rule}", markup=False, highlight=False)

@@ -8,7 +8,8 @@ Each module has
 - `run(settings, *, on_progress=None)`, the records: flat dictionaries for JSON; it prints nothing. A long one takes
   `checkpoint=None` too: a file that it writes and, where it exists, goes on from, to the same records;
 - but for weight-scale, `plan(settings)`, the parts of it that may run at the same time;
-- `findings(records, settings)`, charts, published figures beside measured ones, and verdicts;
+- `findings(records, settings)`, charts, published figures beside measured ones, and verdicts. The decorator
+  `judging.judged` withholds the verdicts of a run that is too short;
 - `plot(records)`, the charts as a figure of matplotlib.
 """
 

@@ -23,6 +23,7 @@ from bnkit.experiments import activations_findings, parts, training
 from bnkit.experiments.activations_findings import EDGES
 from bnkit.experiments.drawing import draw
 from bnkit.experiments.findings import Findings
+from bnkit.experiments.judging import judged
 from bnkit.experiments.parts import Told
 from bnkit.experiments.records import Record
 from bnkit.experiments.training import Problem
@@ -89,6 +90,7 @@ def plan(settings: Settings) -> parts.Plan:
     return parts.Plan(problem.backend, problem[2:], pieces)
 
 
+@judged
 def findings(records: list[Record], settings: Settings) -> Findings:
     return activations_findings.findings(records)
 

@@ -28,6 +28,7 @@ from bnkit.experiments import batch_size_findings, parts, training
 from bnkit.experiments.batch_size_findings import GHOST, NORM, OWN, PLAIN, SHARED
 from bnkit.experiments.drawing import draw
 from bnkit.experiments.findings import Findings
+from bnkit.experiments.judging import judged
 from bnkit.experiments.parts import Told
 from bnkit.experiments.ranks import RANKS, TwoRanks
 from bnkit.experiments.records import Record
@@ -119,6 +120,7 @@ def plan(settings: Settings) -> parts.Plan:
     return parts.Plan(problem.backend, problem[2:], pieces)
 
 
+@judged
 def findings(records: list[Record], settings: Settings) -> Findings:
     return batch_size_findings.findings(records)
 

@@ -105,17 +105,20 @@ class Verdict:
     """claim: what the tutorial or paper says. rule: how the verdict follows from the numbers. reason: the numbers."""
 
     claim: str
-    verdict: Literal["holds", "does not hold", "depends"]
+    verdict: Literal["holds", "does not hold", "depends", "too short to judge"]
     rule: str
     reason: str
 
 
 @dataclass(frozen=True)
 class Findings:
+    """too_short: why the run can judge no claim; empty where its verdicts count."""
+
     question: str
     charts: tuple[Chart, ...]
     tables: tuple[Table, ...]
     verdicts: tuple[Verdict, ...]
+    too_short: str = ""
 
 
 def is_published(settings: Any) -> bool:

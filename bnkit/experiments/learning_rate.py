@@ -32,6 +32,7 @@ from bnkit.experiments.findings import (
     line,
     row,
 )
+from bnkit.experiments.judging import judged
 from bnkit.experiments.records import Record
 
 SOURCE = "Udacity deep-learning, Batch_Normalization_Lesson.ipynb, one run"
@@ -134,6 +135,7 @@ def plan(settings: Settings) -> parts.Plan:
     return parts.Plan(problem.backend, problem[2:], pieces)
 
 
+@judged
 def findings(records: list[Record], settings: Settings) -> Findings:
     """The lesson's tables and the paper's figure, and what they say of the claim."""
     last = max(r["step"] for r in records)

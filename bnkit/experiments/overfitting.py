@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from bnkit.experiments import overfitting_findings, parts, training
 from bnkit.experiments.drawing import draw
 from bnkit.experiments.findings import Findings, is_published
+from bnkit.experiments.judging import judged
 from bnkit.experiments.parts import Told
 from bnkit.experiments.records import Record
 from bnkit.experiments.training import Problem
@@ -146,6 +147,7 @@ def plan(settings: Settings) -> parts.Plan:
     return parts.Plan(problem.backend, problem[2:], pieces)
 
 
+@judged
 def findings(records: list[Record], settings: Settings) -> Findings:
     return overfitting_findings.findings(records, published=is_published(settings))
 

@@ -30,6 +30,7 @@ from bnkit.experiments.findings import (
     is_published,
     line,
 )
+from bnkit.experiments.judging import judged
 from bnkit.experiments.parts import Told
 from bnkit.experiments.records import Record
 from bnkit.init import generator
@@ -154,6 +155,7 @@ def final(records: list[Record]) -> dict[float, dict[bool, tuple[float, float, f
     return table
 
 
+@judged
 def findings(records: list[Record], settings: Settings) -> Findings:
     """The tutorial's figure and table, and what they say of its claim."""
     table = final(records)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from bnkit.experiments.judging import TOO_SHORT
 from bnkit.report import charts, palette, tables
 from bnkit.report.axes import number
 from bnkit.report.gather import Experiment
@@ -58,6 +59,7 @@ def _experiment(name: str, title: str, experiment: Experiment) -> Markup:
         "section",
         tag("h2", title, id=f"{name}-title"),
         tag("p", findings.question, class_="question"),
+        _too_short(experiment),
         _facts("Settings", experiment.settings),
         *(charts.figure(chart, f"{name}-figure-{i}") for i, chart in enumerate(findings.charts, 1)),
         *(tables.side_by_side(table) for table in findings.tables),
@@ -68,6 +70,11 @@ def _experiment(name: str, title: str, experiment: Experiment) -> Markup:
         id=name,
         aria_labelledby=f"{name}-title",
     )
+
+
+def _too_short(experiment: Experiment) -> Markup | None:
+    why = experiment.findings.too_short
+    return tag("p", tag("strong", f"{experiment.file} is {TOO_SHORT}."), " ", why) if why else None
 
 
 def _facts(title: str, facts: Mapping[str, Any]) -> Markup:
@@ -98,9 +105,14 @@ def _value(value: Any) -> str:
 
 
 def _titles(experiments: Sequence[Experiment]) -> list[str]:
-    """The experiments' names; with the file's where two are of one experiment."""
+    """The experiments' names; with the file's where two are of one experiment, and a remark where a run is short."""
     count = Counter(e.name for e in experiments)
-    return [e.name if count[e.name] == 1 else f"{e.name} ({e.file.removesuffix('.json')})" for e in experiments]
+    titles = []
+    for e in experiments:
+        remarks = [e.file.removesuffix(".json")] if count[e.name] > 1 else []
+        remarks += ["short run"] if e.findings.too_short else []
+        titles.append(f"{e.name} ({', '.join(remarks)})" if remarks else e.name)
+    return titles
 
 
 def _ids(experiments: Sequence[Experiment]) -> list[str]:

@@ -3,10 +3,16 @@
 from collections.abc import Iterable
 
 from bnkit.experiments.findings import Row, Table, Verdict
+from bnkit.experiments.judging import TOO_SHORT
 from bnkit.report.axes import number
 from bnkit.report.markup import Markup, join, tag
 
-_MARKS = {"holds": ("✓", "holds"), "does not hold": ("✗", "fails"), "depends": ("≈", "depends")}
+_MARKS = {
+    "holds": ("✓", "holds"),
+    "does not hold": ("✗", "fails"),
+    "depends": ("≈", "depends"),
+    TOO_SHORT: ("–", "short"),
+}
 
 
 def badge(verdict: Verdict) -> Markup:
