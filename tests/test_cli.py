@@ -55,12 +55,12 @@ def test_the_remedy_is_printed_with_its_brackets(tmp_path):
     assert "".join(reason.split()) in printed
 
 
-def test_weight_scale_writes_its_figure_and_records(tmp_path):
+def test_a_quick_weight_scale_writes_its_figure_and_records(tmp_path):
     result = bnkit_command("run", "weight-scale", "--quick", "--out", "results", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "Warning" not in result.stdout + result.stderr
-    assert (tmp_path / "results" / "weight_scale.png").read_bytes().startswith(b"\x89PNG")
-    file = json.loads((tmp_path / "results" / "weight_scale.json").read_text())
+    assert (tmp_path / "results" / "weight_scale_quick.png").read_bytes().startswith(b"\x89PNG")
+    file = json.loads((tmp_path / "results" / "weight_scale_quick.json").read_text())
     assert set(file) == {"settings", "versions", "machine", "records"}
     assert file["settings"]["data"] == "digits"
     assert file["versions"]["numpy"] == np.__version__
@@ -70,7 +70,8 @@ def test_weight_scale_writes_its_figure_and_records(tmp_path):
     assert set(file["records"][0]) == {"scale", "batch_norm", "seed", "epoch", "accuracy", "diverged"}
     assert "diverged" in result.stdout
     assert "0.0251" in result.stdout
-    assert sorted(p.name for p in (tmp_path / "results").iterdir()) == ["weight_scale.json", "weight_scale.png"]
+    written = ["weight_scale_quick.json", "weight_scale_quick.png"]
+    assert sorted(p.name for p in (tmp_path / "results").iterdir()) == written
 
 
 def test_train_saves_a_model_that_reproduces_the_printed_accuracy(tmp_path):

@@ -50,10 +50,10 @@ def test_files_are_in_the_experiments_order_and_settings_are_as_they_were_set(kn
     monkeypatch.setattr(experiments, "load", lambda name: samples.module())
     for file, name in (("-a", "first"), ("", "second"), ("", "first")):
         samples.write_file(tmp_path / f"{name}{file}.json")
-    found, others = gather(tmp_path)
+    found, left_out = gather(tmp_path)
     assert [e.file for e in found] == ["second.json", "first.json", "first-a.json"]
     assert found[0].settings == {"data": "mnist", "sizes": [3, 4]}
-    assert others == []
+    assert left_out == {}
 
 
 def test_what_is_no_experiments_is_left_out_and_named(known, tmp_path, capsys):
@@ -63,6 +63,25 @@ def test_what_is_no_experiments_is_left_out_and_named(known, tmp_path, capsys):
     code, out, _ = report(capsys, tmp_path)
     assert code == 0
     assert "left out bench.json, list.json" in out
+
+
+def test_a_quick_run_is_shown_where_there_is_no_full_one(known, tmp_path):
+    samples.write_file(tmp_path / "sample_quick.json")
+    samples.write_file(tmp_path / "sample_quick-laptop.json")
+    found, left_out = gather(tmp_path)
+    assert [e.file for e in found] == ["sample_quick.json", "sample_quick-laptop.json"]
+    assert left_out == {}
+
+
+@pytest.mark.parametrize("full", ["sample.json", "sample-laptop.json"])
+def test_a_quick_run_beside_a_full_one_is_left_out_and_named(known, tmp_path, capsys, full):
+    samples.write_file(tmp_path / full)
+    samples.write_file(tmp_path / "sample_quick.json")
+    (tmp_path / "list.json").write_text("[1, 2]")
+    assert [e.file for e in gather(tmp_path)[0]] == [full]
+    _, out, _ = report(capsys, tmp_path)
+    assert "left out sample_quick.json: a quick run, and the folder holds a full one\n" in out
+    assert "left out list.json: not the records of an experiment\n" in out
 
 
 def test_a_missing_folder_is_one_line(tmp_path, capsys):
@@ -149,6 +168,6 @@ def test_a_missing_folder_for_the_page_is_told(known, tmp_path, capsys):
 
 def test_the_repositorys_page_is_that_of_its_records(tmp_path, capsys):
     assert report(capsys, DOCS, "--out", tmp_path / "page.html")[0] == 0
-    found, others = gather(DOCS)
-    assert ([e.name for e in found], others) == (list(experiments.QUESTIONS), [])
+    found, left_out = gather(DOCS)
+    assert ([e.name for e in found], left_out) == (list(experiments.QUESTIONS), {})
     assert (tmp_path / "page.html").read_bytes() == (DOCS / "report.html").read_bytes(), "run bnkit report docs"

@@ -67,7 +67,7 @@ def test_a_checkpoint_that_cannot_be_written_any_more_costs_no_network(monkeypat
 @pytest.mark.parametrize("command", ["run", "train"])
 def test_output_that_nobody_reads_any_more_costs_no_results(command, workplace):
     assert SCRIPT is not None
-    options = ["--quick"] if command == "run" else []
+    options = ["--seeds", "1", "--epochs", "2"] if command == "run" else []
     with subprocess.Popen(
         [SCRIPT, *COMMANDS[command].split(), *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

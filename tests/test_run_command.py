@@ -160,6 +160,24 @@ def test_what_is_given_beside_quick_stays(monkeypatch):
     assert [(s.seeds, s.epochs) for s in asked] == [(2, 30), (1, 5)]
 
 
+@pytest.mark.parametrize("source", [["--quick"], ["--from", "weight_scale_quick.json"]])
+def test_a_quick_run_and_its_repetition_have_files_of_their_own(source, workplace, kept, monkeypatch):
+    made = weight_scale.Settings(**LITTLE, scales=(1.0, 0.1))
+    os.rename(kept(made), "weight_scale_quick.json")
+    monkeypatch.setattr(weight_scale, "quick", lambda settings: made)
+    assert main(["run", "weight-scale", *source, "--out", "results"]) == 0
+    files = sorted(p.name for p in (workplace / "results").iterdir())
+    assert files == ["weight_scale_quick.json", "weight_scale_quick.png"]
+
+
+def test_a_quick_run_has_a_checkpoint_of_its_own(monkeypatch):
+    asked = []
+    monkeypatch.setattr(overfitting, "run", lambda settings, *, checkpoint, **_: asked.append(checkpoint.name) or 1 / 0)
+    for options in ([], ["--quick"]):
+        main(["run", "overfitting", *options])
+    assert asked == ["overfitting.checkpoint", "overfitting_quick.checkpoint"]
+
+
 def test_a_folder_where_a_result_goes_is_told_before_the_work(workplace, monkeypatch, capsys):
     (workplace / "weight_scale.png").mkdir()
     monkeypatch.setattr(weight_scale, "run", lambda *args, **kwargs: pytest.fail("begun"))

@@ -14,7 +14,7 @@ def report(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page; else report.html in DIR.")] = None,
 ) -> None:
     """Gather the experiments' record files of a folder into one HTML page that needs no network."""
-    experiments, others = reports.gather(folder)
+    experiments, left_out = reports.gather(folder)
     page = reports.page(experiments)
     out = folder / "report.html" if out is None else out
     try:
@@ -24,6 +24,6 @@ def report(
         if error.strerror is None:  # it says what to do
             raise
         raise OSError(f"cannot write {out} ({error.strerror}); name another file by --out") from error
-    if others:
-        typer.echo(f"left out {', '.join(others)}: not the records of an experiment")
+    for why in dict.fromkeys(left_out.values()):
+        typer.echo(f"left out {', '.join(name for name, reason in left_out.items() if reason == why)}: {why}")
     typer.echo(f"wrote {out} ({len(page.encode()) / 1e6:.2f} MB)")

@@ -57,7 +57,10 @@ def _command(name: str) -> Callable[..., None]:
             int | None, typer.Option(min=1, help="Epochs of training, else the experiment's own.")
         ] = None,
         out: OutOption = Path(),
-        quick: Annotated[bool, typer.Option("--quick", help="Smaller, in seconds, to see that it works.")] = False,
+        quick: Annotated[
+            bool,
+            typer.Option("--quick", help="Smaller, in seconds, to see that it works; into files named NAME_quick."),
+        ] = False,
         source: Annotated[
             Path | None,
             typer.Option("--from", help="Do again what this file of results says; only --data-dir may differ."),
@@ -67,7 +70,9 @@ def _command(name: str) -> Callable[..., None]:
         given |= {"backend": backend, "seeds": seeds, "epochs": epochs}
         experiment = experiments.load(name)
         given = {option: value for option, value in given.items() if value is not None}
-        _run(name, experiment, _settings(name, experiment, given, quick, source), out)
+        settings = _settings(name, experiment, given, quick, source)
+        repeats_quick = source is not None and experiments.of_file(source.stem) == (name, True)
+        _run(name, experiment, settings, out, experiments.file_stem(name, quick=quick or repeats_quick))
 
     return command
 
@@ -97,10 +102,9 @@ def _settings(name: str, experiment: Any, given: dict[str, Any], quick: bool, so
     return settings
 
 
-def _run(name: str, experiment: Any, settings: Any, out: Path) -> None:
+def _run(name: str, experiment: Any, settings: Any, out: Path, stem: str) -> None:
     need("matplotlib")
     prepare(out)
-    stem = experiments.file_stem(name)
     kept, records, figure = (out / f"{stem}.{suffix}" for suffix in ("checkpoint", "json", "png"))
     for path in (kept, records, figure):
         check_target(path)

@@ -31,6 +31,15 @@ def load(name: str) -> Any:
     return importlib.import_module(f"{__name__}.{file_stem(name)}")
 
 
-def file_stem(name: str) -> str:
-    """The name in those of modules and result files."""
-    return name.replace("-", "_")
+def file_stem(name: str, *, quick: bool = False) -> str:
+    """The experiment's name as modules and result files have it; a quick run's files have names of their own."""
+    return name.replace("-", "_") + ("_quick" if quick else "")
+
+
+def of_file(stem: str) -> tuple[str, bool] | None:
+    """The experiment that left a file with this stem, and whether its run was quick; None for another file.
+
+    A hyphen and what follows it are the reader's: weight_scale-laptop is weight-scale's too.
+    """
+    known = {file_stem(name, quick=quick): (name, quick) for name in QUESTIONS for quick in (False, True)}
+    return known.get(stem.partition("-")[0])

@@ -23,28 +23,35 @@ class Experiment:
     findings: Findings
 
 
-def gather(folder: str | os.PathLike[str]) -> tuple[list[Experiment], list[str]]:
-    """The experiments whose record files lie in `folder`, in the order of their list, and the names of other .json.
+def gather(folder: str | os.PathLike[str]) -> tuple[list[Experiment], dict[str, str]]:
+    """The experiments whose record files lie in `folder`, in the order of their list, and why other .json are left out.
 
-    A record file is named as `bnkit run` does, weight_scale.json, or weight_scale-more.json beside that.
+    A record file is named as `bnkit run` does, weight_scale.json, or weight_scale-more.json beside that. The file of a
+    quick run, weight_scale_quick.json, is left out where the folder holds a full run of the experiment.
     FileNotFoundError where there is no such folder or no record file in it; ValueError, which names the file, where one
     is damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} must be a folder with record files; make them by bnkit run --out {folder}")
-    found: list[Experiment] = []
-    others: list[str] = []
-    names = {experiments.file_stem(name): name for name in experiments.QUESTIONS}
+    left_out: dict[str, str] = {}
+    known: list[tuple[Path, str, bool]] = []
     for path in sorted(folder.glob("*.json")):
-        name = names.get(path.stem.partition("-")[0])
-        if name is None:
-            others.append(path.name)
+        named = experiments.of_file(path.stem)
+        if named is None:
+            left_out[path.name] = "not the records of an experiment"
+        else:
+            known.append((path, *named))
+    if not known:
+        raise FileNotFoundError(f"{folder} holds no record file of an experiment; make one by bnkit run --out {folder}")
+    in_full = {name for _, name, quick in known if not quick}
+    found = []
+    for path, name, quick in known:
+        if quick and name in in_full:
+            left_out[path.name] = "a quick run, and the folder holds a full one"
         else:
             found.append(_read(path, name))
-    if not found:
-        raise FileNotFoundError(f"{folder} holds no record file of an experiment; make one by bnkit run --out {folder}")
-    return sorted(found, key=lambda e: (list(experiments.QUESTIONS).index(e.name), Path(e.file).stem)), others
+    return sorted(found, key=lambda e: (list(experiments.QUESTIONS).index(e.name), Path(e.file).stem)), left_out
 
 
 def _content(path: Path) -> Any:
