@@ -92,7 +92,7 @@ def test_the_small_case_is_timed_at_each_depth(tmp_path):
 def test_a_step_of_an_optimizer_is_measured_where_it_is_named(tmp_path, fake_peer):
     fake_peer("well")
     assert not {row["op"] for row in measured(tmp_path)["records"]} & set(measure.UPDATES)
-    file = measured(tmp_path, "--ops", "adam-step,train", "--layouts", "replicas", "--against", "torch")
+    file = measured(tmp_path, "--ops", "adam-step,train", "--layouts", "replicas", "--against", "torch", "--overwrite")
     step, forward = file["records"]
     assert (step["op"], step["through"], step["peers"]) == ("adam-step", "op", {})
     assert step["bytes_one_read"] == step["bytes_two_reads"] == 7 * 160_000 * 4

@@ -85,7 +85,7 @@ def test_it_goes_with_cases_of_batch_norm_and_is_not_among_all_of_them(tmp_path,
     both = measured(tmp_path, "--cases", "weight-scale,16x100x100")
     assert [row["case"] for row in both["records"]] == ["16x100x100", "weight-scale"]
     monkeypatch.setattr(measure, "cases", lambda **_: [measure.Case((8, 4), 1)])
-    every = measured(tmp_path)
+    every = measured(tmp_path, "--overwrite")
     assert [row["case"] for row in every["records"]] == ["8x4"]
     assert every["settings"]["experiment"] is None
 

@@ -140,11 +140,35 @@ def test_a_file_with_other_settings_or_records_is_named(known, tmp_path, changes
 
 
 def test_an_earlier_page_stays_where_the_new_one_cannot_be_made(known, tmp_path, capsys):
-    (tmp_path / "report.html").write_text("earlier")
+    samples.write_file(tmp_path / "sample.json")
+    assert report(capsys, tmp_path)[0] == 0
+    earlier = (tmp_path / "report.html").read_bytes()
     (tmp_path / "sample.json").write_text("{")
     assert report(capsys, tmp_path)[0] == 1
-    assert (tmp_path / "report.html").read_text() == "earlier"
+    assert (tmp_path / "report.html").read_bytes() == earlier
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "sample.json"]
+
+
+def test_an_earlier_page_is_replaced(known, tmp_path, capsys):
+    for records, panels in (([{"value": 1}], 1), ([{"value": 1}, {"value": 2}], 2)):
+        samples.write_file(tmp_path / "sample.json", records=records)
+        assert report(capsys, tmp_path)[0] == 0
+        assert (tmp_path / "report.html").read_text(encoding="utf-8").count('class="panel"') == panels
+
+
+@pytest.mark.parametrize("name", ["report.html", "sample.json"])
+def test_a_file_that_is_no_page_of_a_report_is_replaced_by_overwrite_alone(known, tmp_path, capsys, name):
+    samples.write_file(tmp_path / "sample.json")
+    path = tmp_path / name
+    if not path.exists():
+        path.write_text("<title>my own notes on a bnkit report: </title>")
+    before = path.read_bytes()
+    assert report(capsys, tmp_path, "--out", path) == (
+        2, "", f"bnkit: {path} already exists; --overwrite replaces it, another --out keeps it\n"
+    )  # fmt: skip
+    assert path.read_bytes() == before
+    assert report(capsys, tmp_path, "--out", path, "--overwrite")[0] == 0
+    assert path.read_bytes().startswith(b"<!DOCTYPE html>")
 
 
 def test_a_page_that_cannot_be_written_is_told_with_the_remedy(known, tmp_path, monkeypatch, capsys):

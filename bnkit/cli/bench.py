@@ -20,7 +20,16 @@ from bnkit.benchmark.workload import DTYPES
 from bnkit.checkpoint import check_target
 from bnkit.cli import bench_text, results
 from bnkit.cli.interrupts import held_on_demand
-from bnkit.cli.shared import BackendOption, DataDirOption, DataOption, as_usage, need, prepare, progress_bar
+from bnkit.cli.shared import (
+    BackendOption,
+    DataDirOption,
+    DataOption,
+    OverwriteOption,
+    as_usage,
+    need,
+    prepare,
+    progress_bar,
+)
 from bnkit.experiments import records as record_files
 from bnkit.experiments import weight_scale
 from bnkit.peers import ON_DEVICE, PACKAGES, Peer, PeerError, check_installed, command
@@ -56,6 +65,7 @@ def bench(
     json: Annotated[Path | None, typer.Option(help="Write settings, versions, machine and rows.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the share of the copy bandwidth over the sizes.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Short rows of small cases, to see that it works.")] = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Time batch norm, and compare it with the machine's copy bandwidth and with other libraries."""
     device = get_backend(backend)
@@ -86,7 +96,7 @@ def bench(
         _check_peers(settings, device)
     for peer in settings.against:
         check_installed(peer)
-    _check_files(json, plot)
+    _check_files(json, plot, overwrite=overwrite)
     work = None if settings.experiment is None else problem(settings.experiment)
     threads = device.details().get("threads") or os.cpu_count() or 1  # beside a GPU they only prepare
     place = "cpu" if on_host else f"cuda:{device.device}"
@@ -104,7 +114,10 @@ def _measure(
     json: Path | None,
     plot: Path | None,
 ) -> None:
-    """Print a row as soon as it is measured; the files come last, also of a run that was interrupted."""
+    """Print a row as soon as it is measured; the files come last, also of a run that was interrupted.
+
+    An interrupted run leaves an earlier file as it is, and writes its rows beside that.
+    """
     console = Console(soft_wrap=True, highlight=False)
     rows: list[Row] = []
     details, caches = device.details(), measure.caches(device)
@@ -119,16 +132,20 @@ def _measure(
         for name in names:
             console.print(bench_text.summary_line(rows, name), markup=False)
 
+    def target(path: Path) -> Path:
+        whole = len(rows) == len(items) + (work is not None)
+        return path if whole or not path.exists() else path.with_stem(f"{path.stem}_part")
+
     def keep() -> None:
         versions = {name: version for peer in peers for name, version in peer.versions.items()}
         machine = {"copy_gb_per_s": bandwidth / 1e9, "caches": caches}
         files: dict[Path, Callable[[Path], None]] = {}
         if rows and json is not None:
-            files[json] = lambda path: record_files.write(
+            files[target(json)] = lambda path: record_files.write(
                 path, settings, rows, device, more_versions=versions, more_machine=machine
             )
         if rows and plot is not None:
-            files[plot] = lambda path: results.save_figure(draw(rows, bandwidth / 1e9, caches), path, dpi=130)
+            files[target(plot)] = lambda path: results.save_figure(draw(rows, bandwidth / 1e9, caches), path, dpi=130)
         results.write(files)
 
     with held_on_demand() as hold_interrupts, contextlib.ExitStack() as at_the_end:
@@ -181,19 +198,21 @@ def _start(name: str, threads: int, place: str) -> Peer:
         raise PeerError(f"peer {name} {error}; see whether python can import it", alive=False) from error
 
 
-def _check_files(json: Path | None, plot: Path | None) -> None:
+def _check_files(json: Path | None, plot: Path | None, *, overwrite: bool) -> None:
     if plot is not None:
         if plot.suffix.lower() not in results.FIGURES:
             raise typer.BadParameter(
                 f"must end with one of {', '.join(results.FIGURES)}, got {plot}", param_hint="--plot"
             )
         need("matplotlib")
-    for option, path in (("--json", json), ("--plot", plot)):
-        if path is not None:
-            prepare(path.parent, option)
-            check_target(path)
     if json is not None and plot is not None and json.resolve() == plot.resolve():
         raise typer.BadParameter(f"must be another file than --json, got {plot} for both", param_hint="--plot")
+    for option, path in (("--json", json), ("--plot", plot)):
+        if path is not None:
+            if not overwrite:
+                results.refuse_existing([path], option)
+            prepare(path.parent, option)
+            check_target(path)
 
 
 def _list(text: str | None, option: str) -> tuple[str, ...]:

@@ -7,16 +7,24 @@ import typer
 
 from bnkit import report as reports
 from bnkit.checkpoint import replacing
+from bnkit.cli import results
+from bnkit.cli.shared import OverwriteOption
 
 
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that holds the record files.")],
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page; else report.html in DIR.")] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
-    """Gather the experiments' record files of a folder into one HTML page that needs no network."""
+    """Gather the experiments' record files of a folder into one HTML page that needs no network.
+
+    It replaces a page that an earlier bnkit report made; --overwrite is for any other file.
+    """
+    out = folder / "report.html" if out is None else out
+    if not overwrite and not reports.is_page(out):
+        results.refuse_existing([out])
     experiments, left_out = reports.gather(folder)
     page = reports.page(experiments)
-    out = folder / "report.html" if out is None else out
     try:
         with replacing(out, mode="w") as file:
             file.write(page)

@@ -1,7 +1,7 @@
-"""The files that a command leaves: each whole or not at all, and none lost with its folder."""
+"""The files that a command leaves: each whole or not at all, none in another's place, and none lost with its folder."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,19 @@ import typer
 from bnkit.checkpoint import replacing
 
 FIGURES = (".png", ".pdf", ".svg")
+
+
+def refuse_existing(paths: Iterable[Path], option: str = "--out") -> None:
+    """End the command with exit code 2 where one of these files exists, since it may be the only copy of a result.
+
+    option: the one that names another place. A command without --overwrite calls this before it loads data.
+    """
+    existing = [str(path) for path in paths if path.is_file()]
+    if existing:
+        exist, them = ("already exists", "it") if len(existing) == 1 else ("already exist", "them")
+        remedy = f"--overwrite replaces {them}, another {option} keeps {them}"
+        typer.echo(f"bnkit: {' and '.join(existing)} {exist}; {remedy}", err=True)
+        raise typer.Exit(2)
 
 
 def write(results: Mapping[Path, Callable[[Path], None]]) -> None:

@@ -20,6 +20,7 @@ from bnkit.cli.shared import (
     BackendOption,
     DataDirOption,
     OutOption,
+    OverwriteOption,
     need,
     one_of,
     prepare,
@@ -65,6 +66,7 @@ def _command(name: str) -> Callable[..., None]:
             Path | None,
             typer.Option("--from", help="Do again what this file of results says; only --data-dir may differ."),
         ] = None,
+        overwrite: OverwriteOption = False,
     ) -> None:
         given: dict[str, Any] = {"data": data, "data_dir": None if data_dir is None else str(data_dir)}
         given |= {"backend": backend, "seeds": seeds, "epochs": epochs}
@@ -72,7 +74,8 @@ def _command(name: str) -> Callable[..., None]:
         given = {option: value for option, value in given.items() if value is not None}
         settings = _settings(name, experiment, given, quick, source)
         repeats_quick = source is not None and experiments.of_file(source.stem) == (name, True)
-        _run(name, experiment, settings, out, experiments.file_stem(name, quick=quick or repeats_quick))
+        stem = experiments.file_stem(name, quick=quick or repeats_quick)
+        _run(name, experiment, settings, out, stem, overwrite=overwrite)
 
     return command
 
@@ -102,10 +105,20 @@ def _settings(name: str, experiment: Any, given: dict[str, Any], quick: bool, so
     return settings
 
 
-def _run(name: str, experiment: Any, settings: Any, out: Path, stem: str) -> None:
+def _was_writing(settings: Any, kept: Path, records: Path) -> bool:
+    """Whether these records are of the run that left the checkpoint: it was killed before its last file."""
+    try:
+        return kept.exists() and bool(record_files.read_settings(records, type(settings)) == settings)
+    except (OSError, ValueError):
+        return False
+
+
+def _run(name: str, experiment: Any, settings: Any, out: Path, stem: str, *, overwrite: bool) -> None:
+    kept, records, figure = (out / f"{stem}.{suffix}" for suffix in ("checkpoint", "json", "png"))
+    if not overwrite and not _was_writing(settings, kept, records):
+        results.refuse_existing([records, figure])
     need("matplotlib")
     prepare(out)
-    kept, records, figure = (out / f"{stem}.{suffix}" for suffix in ("checkpoint", "json", "png"))
     for path in (kept, records, figure):
         check_target(path)
     resumable = "checkpoint" in inspect.signature(experiment.run).parameters

@@ -36,6 +36,8 @@ BackendOption = Annotated[
 EpochsOption = Annotated[int, typer.Option(min=1, help="Epochs of training.")]
 OutOption = Annotated[Path, typer.Option(help="The folder for the results; made where it is missing.")]
 
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the result files of an earlier run.")]
+
 
 @contextlib.contextmanager
 def as_usage() -> Iterator[None]:

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+from bnkit import checkpoint as files
 from bnkit import data as datasets
 from bnkit import optim
 from bnkit.callbacks import EarlyStopping, Record
-from bnkit.checkpoint import check_target
 from bnkit.cli import results
 from bnkit.cli.interrupts import held_on_demand
 from bnkit.cli.shared import (
@@ -16,6 +16,7 @@ from bnkit.cli.shared import (
     DataDirOption,
     DataOption,
     EpochsOption,
+    OverwriteOption,
     as_usage,
     one_of,
     prepare,
@@ -53,8 +54,17 @@ def train(
     backend: BackendOption = None,
     dtype: Annotated[str, one_of(("float32", "float64"), "Of the network")] = "float32",
     out: Annotated[Path, typer.Option(help="The file for the trained network.")] = Path("model.npz"),
+    overwrite: OverwriteOption = False,
 ) -> None:
-    """Train one MLP on a dataset, save it, and print its test accuracy."""
+    """Train one MLP on a dataset, save it, and print its test accuracy.
+
+    With --checkpoint, the same command resumes a training that was killed, and writes the network of a finished one
+    again.
+    """
+    if checkpoint is not None and checkpoint.resolve() == out.resolve():
+        raise typer.BadParameter(f"must be another file than --out, got {out} for both", param_hint="--checkpoint")
+    if not overwrite and not _holds_network_of(checkpoint, out):
+        results.refuse_existing([out])
     loaded = datasets.load(data, path=data_dir)
     norm = {"decay": _number(decay, "decay", none=True), "eps": eps, "correction": correction}
     norm |= {"affine": affine, "track": track, "ghost": ghost}
@@ -78,7 +88,7 @@ def train(
     for path in (out, checkpoint):
         if path is not None:
             prepare(path.parent)
-            check_target(path)
+            files.check_target(path)
     print_settings("train", {"data": repr(loaded), **model.config, "optimizer": repr(stepper), "epochs": epochs})
     done: list[Record] = []
 
@@ -115,6 +125,17 @@ def train(
             typer.echo(f"test accuracy: {_values(last['test_accuracy'])}")
         finally:  # stdout may be a pipe that nobody reads any more
             results.write({out: model.save})
+
+
+def _holds_network_of(checkpoint: Path | None, out: Path) -> bool:
+    """Whether the file `out` holds the very network from which the training resumes."""
+    if checkpoint is None:
+        return False
+    try:
+        (_, kept), (_, saved) = files.load(checkpoint, "fit"), files.load(out, "mlp")
+    except (OSError, ValueError):
+        return False
+    return all(name in kept and kept[name].tobytes() == array.tobytes() for name, array in saved.items())
 
 
 def _sizes(text: str) -> list[int]:

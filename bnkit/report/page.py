@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from bnkit.experiments.judging import TOO_SHORT
@@ -13,6 +14,8 @@ from bnkit.report.markup import Markup, tag
 
 # Nothing is fetched, and nothing could be: the page's own style and script are all that may run.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+_TITLE = "bnkit report: "
+_HEAD = 1000  # bytes of a page, more than stand before its title
 
 
 def page(experiments: Sequence[Experiment]) -> str:
@@ -25,7 +28,7 @@ def page(experiments: Sequence[Experiment]) -> str:
         tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
-        tag("title", f"bnkit report: {', '.join(dict.fromkeys(e.name for e in experiments))}"),
+        tag("title", f"{_TITLE}{', '.join(dict.fromkeys(e.name for e in experiments))}"),
         tag("style", Markup(palette.css() + "\n" + _file("style.css"))),
     )
     body = tag(
@@ -51,6 +54,14 @@ def page(experiments: Sequence[Experiment]) -> str:
         tag("script", Markup(_file("script.js"))),
     )
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def is_page(path: Path) -> bool:
+    """Whether `page` made this file: its title says so."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return f"<title>{_TITLE}".encode() in file.read(_HEAD)
 
 
 def _experiment(name: str, title: str, experiment: Experiment) -> Markup:
