@@ -20,6 +20,7 @@ from bnkit.benchmark.workload import DTYPES
 from bnkit.checkpoint import check_target
 from bnkit.cli import bench_text, results
 from bnkit.cli.interrupts import held_on_demand
+from bnkit.cli.progress import progress
 from bnkit.cli.shared import (
     BackendOption,
     DataDirOption,
@@ -28,7 +29,6 @@ from bnkit.cli.shared import (
     as_usage,
     need,
     prepare,
-    progress_bar,
 )
 from bnkit.experiments import records as record_files
 from bnkit.experiments import weight_scale
@@ -153,23 +153,22 @@ def _measure(
         at_the_end.callback(keep)
         at_the_end.callback(summarize)
         at_the_end.callback(hold_interrupts)
-        with progress_bar(console) as progress:
-            task = progress.add_task("", total=len(items) + (work is not None))
+        with progress("starting", "rows", total=len(items) + (work is not None), console=console) as tell:
 
             def told(row: Row) -> None:
                 rows.append(row)
                 console.print(bench_text.line(row, names), markup=False)
-                progress.advance(task)
+                tell(len(rows))
                 for lost in bench_text.newly_lost(rows):
                     console.print(lost, markup=False)
 
             for row in benchmark.run(
                 settings, items, device, peers, bandwidth,
-                on_start=lambda item: progress.update(task, description=item.name),
+                on_start=lambda item: tell(len(rows), text=item.name),
             ):  # fmt: skip
                 told(row)
             if work is not None:
-                progress.update(task, description=experiment.NAME)
+                tell(len(rows), text=experiment.NAME)
                 told(experiment.row(work, device, peers))
                 console.print(bench_text.products_line(rows[-1]), markup=False)
             hold_interrupts()

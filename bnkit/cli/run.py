@@ -16,6 +16,7 @@ from bnkit.checkpoint import check_target
 from bnkit.cli import results
 from bnkit.cli.findings_text import print_findings
 from bnkit.cli.interrupts import held_on_demand
+from bnkit.cli.progress import progress
 from bnkit.cli.shared import (
     BackendOption,
     DataDirOption,
@@ -25,7 +26,6 @@ from bnkit.cli.shared import (
     one_of,
     prepare,
     print_settings,
-    progress_bar,
 )
 from bnkit.experiments import records as record_files
 
@@ -127,13 +127,8 @@ def _run(name: str, experiment: Any, settings: Any, out: Path, stem: str, *, ove
         typer.echo(f"going on from {kept}")
     with held_on_demand() as hold_interrupts:
         try:
-            with progress_bar() as progress:
-                task = progress.add_task(name, total=None)
-                found = experiment.run(
-                    settings,
-                    on_progress=lambda done, total: progress.update(task, completed=done, total=total),
-                    **({"checkpoint": kept} if resumable else {}),
-                )
+            with progress(name, "updates") as tell:
+                found = experiment.run(settings, on_progress=tell, **({"checkpoint": kept} if resumable else {}))
         except KeyboardInterrupt:
             if kept.exists():
                 typer.echo(f"bnkit: the same command goes on from {kept}", err=True)

@@ -1,4 +1,4 @@
-"""What the commands share: options, checks told before the work, settings and progress as they are shown."""
+"""What the commands share: options, checks told before the work, settings as they are shown."""
 
 import contextlib
 import importlib
@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bnkit import data as datasets
 
@@ -74,11 +73,3 @@ def _short(value: Any) -> str:
     if isinstance(value, (tuple, list)) and len(value) > 6 and isinstance(value[0], float):
         return f"{value[0]:.3g} … {value[-1]:.3g} ({len(value)})"
     return str(value)
-
-
-def progress_bar(console: Console | None = None) -> Progress:
-    """On stderr, or on the console of what is printed meanwhile; only where that is a terminal."""
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    console = console or Console(stderr=True)
-    text = TextColumn("{task.description}")
-    return Progress(text, *columns, console=console, transient=True, disable=not console.is_terminal)

@@ -11,6 +11,7 @@ from bnkit import optim
 from bnkit.callbacks import EarlyStopping, Record
 from bnkit.cli import results
 from bnkit.cli.interrupts import held_on_demand
+from bnkit.cli.progress import progress
 from bnkit.cli.shared import (
     BackendOption,
     DataDirOption,
@@ -21,7 +22,6 @@ from bnkit.cli.shared import (
     one_of,
     prepare,
     print_settings,
-    progress_bar,
 )
 from bnkit.mlp import ACTIVATIONS, MLP
 from bnkit.train import fit
@@ -94,13 +94,12 @@ def train(
 
     def show(record: Record, _: MLP) -> None:
         done.append(record)
-        description = f"loss {_mean(record['loss']):.4f}, test accuracy {_mean(record['test_accuracy']):.4f}"
-        progress.update(task, completed=record["epoch"], description=description)
+        text = f"loss {_mean(record['loss']):.4f}, test accuracy {_mean(record['test_accuracy']):.4f}"
+        tell(record["epoch"], text=text)
 
     with held_on_demand() as hold_interrupts:
         try:
-            with progress_bar() as progress, as_usage():
-                task = progress.add_task("training", total=epochs)
+            with progress("training", "epochs", total=epochs) as tell, as_usage():
                 records = fit(
                     model,
                     loaded,
