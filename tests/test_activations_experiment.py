@@ -1,9 +1,12 @@
 """The activations experiment: its records, histograms and verdicts on small settings."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from bnkit import MLP
 from bnkit.experiments import activations
@@ -142,6 +145,16 @@ def test_a_network_that_is_not_spread_at_one_measurement_in_training_does_not_co
     before, during, _ = shown.findings(found + between).verdicts
     assert (before.verdict, during.verdict) == ("holds", "depends")
     assert "not relu from he" in during.reason
+
+
+def test_the_published_figure_fits_on_a_screen_with_text_that_can_be_read():
+    found = json.loads((Path(__file__).parent.parent / "docs" / "activations.json").read_text())["records"]
+    figure = activations.plot(found)
+    width, height = 120 * figure.get_size_inches()  # dots an inch, as `bnkit run` saves it
+    assert height <= 2400
+    assert width <= 2400
+    texts = [text for text in figure.findobj(Text) if text.get_text()]
+    assert min(text.get_fontsize() for text in texts) >= 8  # points, which are 13 pixels
 
 
 def test_quick_settings_can_be_shown():

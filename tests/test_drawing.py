@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.colors import to_hex
 
-from bnkit.experiments.drawing import draw
+from bnkit.experiments.drawing import DENSE, draw
 from bnkit.experiments.findings import STYLES, Bars, Chart, Line, Panel
 
 RUNS = {"seed 0": (0.1, 0.2, None), "seed 1": (0.3, None, None)}
@@ -53,3 +53,16 @@ def test_charts_stand_below_each_other_with_a_legend_each():
     legends = [[t.get_text() for t in legend.get_texts()] for place in figure.subfigs for legend in place.legends]
     assert legends == [["accuracy"], ["values", "accuracy"]]
     assert [a.get_xlabel() for a in axes] == ["", "", "", "across", "across", "across"], "at the foot of each column"
+
+
+def test_charts_of_one_line_stand_side_by_side_as_wide_as_their_columns():
+    wide, narrow = chart(*[Panel("bars", (BARS,))] * 3, columns=3), chart(Panel("line", (LINE,)))
+    figure = draw([narrow, (wide, narrow)], DENSE)
+    figure.draw_without_rendering()
+    above, line = figure.subfigs
+    left, right = line.subfigs
+    assert above.bbox.y0 >= left.bbox.y1 - 1, "below the first chart"  # a pixel for rounding
+    assert (left.bbox.y0, left.bbox.y1) == (right.bbox.y0, right.bbox.y1)
+    assert left.bbox.x1 <= right.bbox.x0 + 1
+    assert round(left.bbox.width / right.bbox.width) == 3
+    assert figure.get_figwidth() == 4 * DENSE.width

@@ -21,7 +21,7 @@ from bnkit.backend import Array
 from bnkit.batch_norm import batch_norm
 from bnkit.experiments import activations_findings, parts, training
 from bnkit.experiments.activations_findings import EDGES
-from bnkit.experiments.drawing import draw
+from bnkit.experiments.drawing import DENSE, draw
 from bnkit.experiments.findings import Findings
 from bnkit.experiments.judging import judged
 from bnkit.experiments.parts import Told
@@ -96,7 +96,9 @@ def findings(records: list[Record], settings: Settings) -> Findings:
 
 
 def plot(records: list[Record]) -> Any:
-    return draw(activations_findings.charts(records))
+    """The course, and below it a line for each activation: before training beside the end."""
+    course, *histograms = activations_findings.charts(records)
+    return draw([course, *zip(histograms[::2], histograms[1::2], strict=True)], DENSE)
 
 
 def _train(settings: Settings, problem: Problem, activation: str, kind: bool, told: Told) -> list[Record]:

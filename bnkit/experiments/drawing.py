@@ -1,7 +1,7 @@
 """An experiment's charts as a figure of matplotlib: means with their bands, histograms, notes, one legend."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,17 +10,42 @@ from bnkit.experiments.findings import STYLES, Bars, Chart, Line, Panel
 _NOTE_LINES = 3  # of a panel's note that are shown
 
 
-def draw(charts: Sequence[Chart]) -> Any:
-    """One figure, the charts one below the other; a line's band spans its runs."""
+class Size(NamedTuple):
+    """The size of a panel in inches, and of its text in points."""
+
+    width: float
+    lines: float  # the height of a panel with lines
+    bars: float  # the height of a panel with histograms alone
+    around: float  # the height that a chart's title, legend and x axis take
+    text: float
+
+
+ROOMY = Size(width=3.0, lines=2.1, bars=1.4, around=1.1, text=10)
+DENSE = Size(width=1.6, lines=1.2, bars=0.95, around=0.9, text=8)  # for a hundred panels on a page
+
+
+def draw(charts: Sequence[Chart | Sequence[Chart]], size: Size = ROOMY) -> Any:
+    """One figure with the charts one below the other, where an inner sequence holds charts that lie side by side.
+
+    The band around a line spans its runs.
+    """
     from matplotlib.figure import Figure
 
-    columns = max(_columns(chart) for chart in charts)
-    heights = [(2.1 if _has_lines(chart) else 1.4) * _lines(chart) + 1.1 for chart in charts]
-    figure = Figure(figsize=(max(3.0 * columns, 6.0), sum(heights)), layout="constrained")
-    below = figure.subfigures(len(charts), 1, height_ratios=heights, squeeze=False)
-    for chart, place in zip(charts, below[:, 0], strict=True):
-        _chart(place, chart)
+    rows = [[item] if isinstance(item, Chart) else list(item) for item in charts]
+    heights = [max(_height(chart, size) for chart in row) for row in rows]
+    width = max(size.width * sum(_columns(chart) for chart in row) for row in rows)
+    figure = Figure(figsize=(max(width, 6.0), sum(heights)), layout="constrained")
+    below = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for row, line in zip(rows, below, strict=True):
+        ratios = [_columns(chart) for chart in row]
+        places = line.subfigures(1, len(row), width_ratios=ratios) if len(row) > 1 else [line]
+        for chart, place in zip(row, places, strict=True):
+            _chart(place, chart, size.text)
     return figure
+
+
+def _height(chart: Chart, size: Size) -> float:
+    return (size.lines if _has_lines(chart) else size.bars) * _lines(chart) + size.around
 
 
 def _columns(chart: Chart) -> int:
@@ -35,27 +60,28 @@ def _has_lines(chart: Chart) -> bool:
     return any(isinstance(item, Line) for panel in chart.panels for item in panel.items)
 
 
-def _chart(place: Any, chart: Chart) -> None:
+def _chart(place: Any, chart: Chart, text: float) -> None:
     columns = _columns(chart)
     axes = place.subplots(_lines(chart), columns, sharex=True, sharey=chart.y_range is not None, squeeze=False)
     for panel in axes.flat[len(chart.panels) :]:
         panel.set_visible(False)
     for index, (panel, shown) in enumerate(zip(axes.flat, chart.panels, strict=False)):
-        _panel(panel, shown, chart)
+        _panel(panel, shown, chart, text)
         last = index + columns >= len(chart.panels)  # of its column
         panel.tick_params(labelbottom=last)
         if last:  # and not once for all, which would lie over the legend
-            panel.set_xlabel(chart.x_label, fontsize=10)
+            panel.set_xlabel(chart.x_label, fontsize=text)
     legend = {t: h for panel in axes.flat for h, t in zip(*panel.get_legend_handles_labels(), strict=True)}
-    place.suptitle(chart.title, fontsize=12)
+    place.suptitle(chart.title, fontsize=text + 2)
     place.legend(
-        legend.values(), legend.keys(), loc="outside lower center", ncols=max(columns, 2), frameon=False, fontsize=10
+        legend.values(), legend.keys(), loc="outside lower center", ncols=max(columns, 2), frameon=False, fontsize=text
     )
-    place.supylabel(chart.y_label, fontsize=10)
+    place.supylabel(chart.y_label, fontsize=text)
 
 
-def _panel(panel: Any, shown: Panel, chart: Chart) -> None:
-    panel.set_title(shown.title, fontsize=10)
+def _panel(panel: Any, shown: Panel, chart: Chart, text: float) -> None:
+    panel.set_title(shown.title, fontsize=text)
+    panel.tick_params(labelsize=text)
     panel.grid(color="0.9")
     panel.set_axisbelow(True)
     if chart.log_x:
@@ -70,7 +96,9 @@ def _panel(panel: Any, shown: Panel, chart: Chart) -> None:
             _bars(panel, item)
     if shown.note:
         note = "\n".join(shown.note.splitlines()[:_NOTE_LINES])
-        panel.text(0.97, 0.04, note, fontsize=8, ha="right", va="bottom", color="0.25", transform=panel.transAxes)
+        panel.text(
+            0.97, 0.04, note, fontsize=text - 2, ha="right", va="bottom", color="0.25", transform=panel.transAxes
+        )
 
 
 def _line(panel: Any, line: Line) -> None:
