@@ -245,6 +245,16 @@ def test_a_file_that_cannot_be_written_is_told_before_the_work(tmp_path, option,
     assert printed.out == ""
 
 
+@pytest.mark.parametrize("column", ["share", "/floor", "ref"])
+def test_a_column_is_explained_below_the_table_and_in_the_help(column, capsys):
+    assert main(["bench", "--cases", "100x100", "--ops", "backward", "--seconds", "0.002"]) == 0
+    table, *legend = capsys.readouterr().out.partition("ref\n")[2].splitlines()[1:]
+    assert table.startswith("100x100"), "the last row"
+    (line,) = (line for line in legend if line.startswith(column))
+    assert main(["bench", "--help"]) == 0
+    assert line in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_plot_is_a_picture(tmp_path):
     path = tmp_path / "figure.png"
     assert main(["bench", *SHORT, "--no-reference", "--plot", str(path)]) == 0

@@ -9,6 +9,7 @@ import typer
 
 import bnkit
 from bnkit.cli import bench, info, report, run, train
+from bnkit.cli.bench_text import LEGEND
 from bnkit_command import INTERRUPTED
 
 app = typer.Typer(
@@ -18,7 +19,7 @@ app = typer.Typer(
 app.command()(info.info)
 app.add_typer(run.app, name="run")
 app.command()(train.train)
-app.command()(bench.bench)
+app.command(epilog=f"Columns of the table. {' '.join(LEGEND)}")(bench.bench)
 app.command()(report.report)
 
 

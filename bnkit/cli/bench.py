@@ -129,6 +129,8 @@ def _measure(
     console.print(bench_text.head(names))
 
     def summarize() -> None:
+        if rows:
+            console.print("\n".join(bench_text.LEGEND), markup=False)
         for name in names:
             console.print(bench_text.summary_line(rows, name), markup=False)
 

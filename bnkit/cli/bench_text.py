@@ -7,6 +7,11 @@ from bnkit.benchmark.rows import Row
 
 _LEFT = {"case": 18, "op": 27, "dtype": 8}
 _RIGHT = {"µs": 10, "quartiles": 19, "GB/s": 6, "share": 6, "/floor": 7, "ref": 7}
+LEGEND = (
+    "share: GB/s over the copy bandwidth. GB/s counts the bytes that the op must move if it reads its inputs once.",
+    "/floor: the time over what a copy of these bytes would take.",
+    "ref and each peer: the time of the reference op or the peer over bnkit's; above 1, bnkit is faster.",
+)
 _DEPTH = {"function": "", "op": " (op)", "layer": " (layer)", "experiment": ""}
 
 
