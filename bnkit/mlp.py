@@ -1,6 +1,7 @@
 """Multilayer perceptrons: Linear, batch norm, activation and dropout for each hidden layer, and a last Linear."""
 
 import copy
+import functools
 import itertools
 import operator
 import os
@@ -157,6 +158,12 @@ class MLP:
         for logits, target in self._inference(x, t):
             right = right + self._right(logits, target)
         return right / x.shape[-2]
+
+    def finite(self) -> Array:
+        """Whether all parameters are finite, bool of shape () or (replicas,)."""
+        xp, first = self.backend.xp, int(self.replicas is not None)
+        finite = [xp.all(xp.isfinite(p), axis=tuple(range(first, p.ndim))) for p in self.params.values()]
+        return functools.reduce(lambda a, b: a & b, finite)
 
     @quiet
     def loss_and_accuracy(self, x: Array, t: Array) -> tuple[Array, Array]:

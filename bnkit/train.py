@@ -197,7 +197,7 @@ def _train(
         numbers["train_accuracy"] = model.accuracy(*measured["train"])
     if "test" in measured:
         numbers["test_loss"], numbers["test_accuracy"] = model.loss_and_accuracy(*measured["test"])
-    last = xp.where(_finite(model), xp.zeros_like(survived), xp.full_like(survived, steps))
+    last = xp.where(xp.asarray(model.finite()), xp.zeros_like(survived), xp.full_like(survived, steps))
     numbers["diverged"] = xp.where(survived < steps, survived + 1, last)
     return steps, {name: numbers[name] for name in (*_names(measured), "diverged")}
 
@@ -206,13 +206,6 @@ def _names(measured: dict[str, Batch]) -> list[str]:
     """The metrics of a record, in their order: what an EarlyStopping can monitor."""
     names = {"train": ["train_accuracy"], "test": ["test_accuracy", "test_loss"]}
     return ["loss", *(name for part in measured for name in names[part])]
-
-
-def _finite(model: MLP) -> Array:
-    """Whether all parameters are finite, for each replica."""
-    xp, first = model.backend.xp, int(model.replicas is not None)
-    finite = [xp.all(xp.isfinite(p), axis=tuple(range(first, p.ndim))) for p in model.params.values()]
-    return functools.reduce(lambda a, b: a & b, finite)
 
 
 def _note_divergence(record: Record, before: Any, step: int) -> None:

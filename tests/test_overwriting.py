@@ -165,10 +165,7 @@ def test_a_finished_training_with_a_checkpoint_goes_on_for_more_epochs():
 
 
 def test_a_killed_training_with_a_checkpoint_goes_on(monkeypatch, capsys):
-    class Killing:
-        def __init__(self, patience):
-            pass
-
+    class Killing(bnkit.EarlyStopping):
         def __call__(self, record, model):
             if record["epoch"] == 2:
                 raise KeyboardInterrupt

@@ -8,6 +8,7 @@ import pytest
 from commands import COMMANDS, FILES, SCRIPT, after_the_work, check_whole
 from commands import workplace as workplace
 
+import bnkit
 from bnkit.cli import main, train
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -45,10 +46,7 @@ def test_what_its_folder_cannot_take_any_more_is_written_elsewhere(command, monk
 
 
 def test_a_checkpoint_that_cannot_be_written_any_more_costs_no_network(monkeypatch, workplace, capsys):
-    class Blocking:
-        def __init__(self, patience):
-            pass
-
+    class Blocking(bnkit.EarlyStopping):
         def __call__(self, record, model):
             if record["epoch"] == 2:
                 shutil.rmtree("kept")

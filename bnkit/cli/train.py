@@ -1,8 +1,11 @@
 """`bnkit train`: one network with every option of `MLP` and `fit`."""
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from bnkit import checkpoint as files
@@ -25,6 +28,14 @@ from bnkit.cli.shared import (
 )
 from bnkit.mlp import ACTIVATIONS, MLP
 from bnkit.train import fit
+
+MONITORS = ("test_accuracy", "test_loss", "train_accuracy", "loss")
+_NUMBERS = {
+    "loss": "training loss",
+    "train_accuracy": "training accuracy",
+    "test_accuracy": "test accuracy",
+    "test_loss": "test loss",
+}
 
 
 def train(
@@ -49,7 +60,10 @@ def train(
     epochs: EpochsOption = 20,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows of an update.")] = 100,
     seed: Annotated[str, typer.Option(help="Of weights, dropout and order; with replicas, a,b,c.")] = "0",
+    drop_last: Annotated[bool, typer.Option("--drop-last", help="Leave out a last batch that is smaller.")] = False,
     patience: Annotated[int | None, typer.Option(min=1, help="Stop after so many epochs without progress.")] = None,
+    monitor: Annotated[str, one_of(MONITORS, "What must progress")] = "test_accuracy",
+    restore_best: Annotated[bool, typer.Option("--restore-best", help="Save the best epoch's network.")] = False,
     checkpoint: Annotated[Path | None, typer.Option(help="Written each epoch; a killed run goes on from it.")] = None,
     backend: BackendOption = None,
     dtype: Annotated[str, one_of(("float32", "float64"), "Of the network")] = "float32",
@@ -59,7 +73,7 @@ def train(
     """Train one MLP on a dataset, save it, and print its test accuracy.
 
     With --checkpoint, the same command resumes a training that was killed, and writes the network of a finished one
-    again.
+    again. Where a network diverges, the exit code is 1, and a network of NaN is not saved.
     """
     if checkpoint is not None and checkpoint.resolve() == out.resolve():
         raise typer.BadParameter(f"must be another file than --out, got {out} for both", param_hint="--checkpoint")
@@ -90,14 +104,17 @@ def train(
             prepare(path.parent)
             files.check_target(path)
     print_settings("train", {"data": repr(loaded), **model.config, "optimizer": repr(stepper), "epochs": epochs})
+    stopping = EarlyStopping(monitor, patience=patience or epochs, restore_best=restore_best)
     done: list[Record] = []
 
-    def show(record: Record, _: MLP) -> None:
+    def show(record: Record, _: MLP) -> bool:
         done.append(record)
         text = f"loss {_mean(record['loss']):.4f}, test accuracy {_mean(record['test_accuracy']):.4f}"
         tell(record["epoch"], text=text)
+        return bool(np.all(record["diverged"]))  # nothing can come of further epochs
 
-    with held_on_demand() as hold_interrupts:
+    with held_on_demand() as hold_interrupts, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RuntimeWarning)
         try:
             with progress("training", "epochs", total=epochs) as tell, as_usage():
                 records = fit(
@@ -106,24 +123,52 @@ def train(
                     optimizer=stepper,
                     epochs=epochs,
                     batch_size=batch_size,
+                    drop_last=drop_last,
                     seed=seeds if isinstance(seeds, int) else seeds[0],
-                    callbacks=[show] if patience is None else [show, EarlyStopping(patience=patience)],
+                    callbacks=[show, stopping],
                     checkpoint=checkpoint,
                 )
         except OSError as error:
             if not done:
                 raise
             hold_interrupts()  # the checkpoint cannot be written any more, the network perhaps can
-            results.write({out: model.save})
+            _save(model, out)
             raise OSError(f"{error}; {out} holds the network after epoch {done[-1]['epoch']}") from error
         hold_interrupts()
-        last = records[-1]
+        for warning in caught:
+            typer.echo(f"bnkit: {warning.message}", err=True)
         try:
-            typer.echo(f"epochs: {last['epoch']}, training loss: {_values(last['loss'])}")
-            typer.echo(f"training accuracy: {_values(last['train_accuracy'])}")
-            typer.echo(f"test accuracy: {_values(last['test_accuracy'])}")
+            _print_result(records, stopping)
         finally:  # stdout may be a pipe that nobody reads any more
-            results.write({out: model.save})
+            _save(model, out)
+    if np.any(records[-1]["diverged"]):
+        if not caught:
+            first = next(record["epoch"] for record in records if np.any(record["diverged"]))
+            typer.echo(f"bnkit: the training had diverged in epoch {first}, before it was resumed", err=True)
+        raise typer.Exit(1)
+
+
+def _print_result(records: Sequence[Record], stopping: EarlyStopping) -> None:
+    """The numbers of the network that is saved: the last one, or where `stopping` restores it the best one."""
+    last = records[-1]["epoch"]
+    epochs = np.atleast_1d(last)
+    if stopping.restore_best:
+        epochs = np.where(np.atleast_1d(stopping.best_epoch), stopping.best_epoch, last)
+    best = "" if np.all(epochs == last) else f", best by {stopping.monitor}: {', '.join(map(str, epochs))}"
+    typer.echo(f"epochs: {last}{best}")
+    for field, name in _NUMBERS.items():
+        table = np.array([record[field] for record in records]).reshape(last, -1)
+        values = table[np.broadcast_to(epochs, table.shape[1]) - 1, np.arange(table.shape[1])]
+        typer.echo(f"{name}: {', '.join(f'{v:.4f}' for v in values)}")
+
+
+def _save(model: MLP, out: Path) -> None:
+    """Write the model, unless nothing of it is a network any more."""
+    if np.any(model.backend.to_numpy(model.finite())):
+        results.write({out: model.save})
+        return
+    kept = f"{out} stays as it was" if out.exists() else f"{out} is not written"
+    typer.echo(f"bnkit: {kept}, since the network diverged", err=True)
 
 
 def _holds_network_of(checkpoint: Path | None, out: Path) -> bool:
@@ -134,7 +179,10 @@ def _holds_network_of(checkpoint: Path | None, out: Path) -> bool:
         (_, kept), (_, saved) = files.load(checkpoint, "fit"), files.load(out, "mlp")
     except (OSError, ValueError):
         return False
-    return all(name in kept and kept[name].tobytes() == array.tobytes() for name, array in saved.items())
+    return any(  # the last network, or the best one
+        all(f"{prefix}{name}" in kept and kept[f"{prefix}{name}"].tobytes() == a.tobytes() for name, a in saved.items())
+        for prefix in ("", "best/")
+    )
 
 
 def _sizes(text: str) -> list[int]:
@@ -165,7 +213,3 @@ def _convert(text: str, name: str, convert: Any) -> Any:
 
 def _mean(value: Any) -> float:
     return sum(value) / len(value) if isinstance(value, list) else float(value)
-
-
-def _values(value: Any) -> str:
-    return ", ".join(f"{v:.4f}" for v in (value if isinstance(value, list) else [value]))
