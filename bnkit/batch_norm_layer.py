@@ -19,13 +19,15 @@ Arrays = dict[str, Array]
 class BatchNorm:
     """Batch normalization with its parameters and running statistics; see `bnkit.batch_norm` for the meaning.
 
-    features: the size of `axis` of x, or a tuple of sizes. decay: the weight of the old running statistics, or None
-    for their cumulative average, for which a batch counts even where its mask hides a channel. affine=False leaves
-    gamma and beta out; track=False leaves the running statistics out, and inference uses the batch's too. dtype: that
-    of x; parameters and statistics are float32, or float64 for it. statistics_dtype: that of the running statistics,
-    "float64" for any x.
-    renorm, in_place, reduce: as in the function; renorm and reduce may be set anew between steps. A pickle takes reduce
-    along, so it must be a function that pickle finds.
+    features: the size of `axis` of x, or a tuple of sizes.
+    decay: the weight of the old running statistics, from 0 to 1. PyTorch's momentum is 1 - decay. None keeps their
+        cumulative average, in which a batch counts even where its mask hides a channel.
+    affine=False leaves gamma and beta out. track=False leaves the running statistics out, and then inference normalizes
+    by the batch's statistics too.
+    dtype: the dtype of x. Parameters and statistics are float64 for float64, else float32. statistics_dtype: the dtype
+        of the running statistics, which may be "float64" for any x.
+    renorm, in_place, reduce: as in the function. decay, renorm and reduce may be set anew between steps. A pickle takes
+        reduce along, so it must be a function that pickle finds.
     reuse: the layer keeps the memory of y and dx, where these are NumPy's and of 4 MiB or more, and writes later ones
     there once nothing refers to the array any more: no name, view, memoryview or other library's tensor. A bare address
     does not count. It holds as much as was in use at one time. Ghost batches always get new arrays.
@@ -55,6 +57,7 @@ class BatchNorm:
         shape = tuple(features) if isinstance(features, (tuple, list)) else (features,)
         for n in shape:
             checks.check_int("features", n, least=0)
+        checks.check_decay(decay)
         checks.check_options(
             train=True,
             decay=0.0 if decay is None else decay,
@@ -119,6 +122,7 @@ class BatchNorm:
             checks.check_input(x, self.axis, self.features, self.dtype)
         count = self.state.get("count")
         decay = self.decay
+        checks.check_decay(decay)  # it may have been set anew, or come from an old pickle
         if decay is None:
             decay = 0.0 if count is None else float(count / (count + 1))
         if out is None and self._buffers is not None and not self.in_place:

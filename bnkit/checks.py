@@ -51,6 +51,18 @@ def check_options(
         raise ValueError("ghost and reduce must not be given together; leave one out")
 
 
+def check_decay(decay: Any) -> None:
+    """The decay of a layer. The function takes any finite float, for odd momenta of PyTorch."""
+    if decay is None or (type(decay) is float and 0.0 <= decay <= 1.0):
+        return
+    check_number("decay", decay)
+    if not 0.0 <= decay <= 1.0:  # NaN neither
+        raise ValueError(
+            f"decay must be a number from 0 to 1, or None for the cumulative average, got {decay!r}; it weighs the old "
+            f"running statistics, so it is 1 - momentum for a momentum of PyTorch"
+        )
+
+
 def check_composed(*, renorm: Any, in_place: Any, ghost: Any, activation: Any) -> None:
     """The options of `batch_norm` that most calls do not have, and what does not go with them."""
     if renorm is not None:
@@ -124,10 +136,14 @@ def check_int(name: str, value: Any, *, least: int = 1, below: float = math.inf)
         raise ValueError(f"{name} must be at least {least}{bound}, got {value}")
 
 
-def check_real(name: str, value: Any, *, least: float = -math.inf, below: float = math.inf) -> None:
-    """`value` is a finite number with least ≤ value < below."""
+def check_number(name: str, value: Any) -> None:
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__") or getattr(value, "ndim", 0) > 0:
         raise TypeError(f"{name} must be a number, got {value!r}")
+
+
+def check_real(name: str, value: Any, *, least: float = -math.inf, below: float = math.inf) -> None:
+    """`value` is a finite number with least ≤ value < below."""
+    check_number(name, value)
     if not (least <= value < below and abs(value) < math.inf):
         bounds = "" if least == -math.inf else f" of at least {least:g}"
         bounds += "" if below == math.inf else f" and below {below:g}"

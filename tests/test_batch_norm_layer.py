@@ -214,6 +214,7 @@ def test_two_forwards_may_be_in_flight(backend: Backend) -> None:
         ({"features": 5, "axis": (1, 2)}, ValueError),
         ({"features": 5, "decay": float("nan")}, ValueError),
         ({"features": 5, "decay": "0.9"}, TypeError),
+        ({"features": 5, "decay": True}, TypeError),
         ({"features": 5, "eps": -1.0}, ValueError),
         ({"features": 5, "correction": 2}, ValueError),
         ({"features": 5, "activation": "tanh"}, ValueError),
@@ -227,6 +228,41 @@ def test_two_forwards_may_be_in_flight(backend: Backend) -> None:
 def test_wrong_options_are_refused_when_the_layer_is_made(options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         bnkit.BatchNorm(**options)
+
+
+@pytest.mark.parametrize("decay", [1.5, -0.1, 90, np.float32(1.01), float("inf"), float("nan")])
+def test_a_decay_outside_0_to_1_is_refused_when_the_layer_is_made(decay: Any) -> None:
+    with pytest.raises(ValueError, match=r"decay must be a number from 0 to 1, or None .*1 - momentum") as caught:
+        bnkit.BatchNorm(5, decay=decay, backend="numpy")
+    assert f"got {decay!r};" in str(caught.value)
+    with pytest.raises(ValueError, match="decay must be a number from 0 to 1"):
+        bnkit.MLP((4, 5, 3), batch_norm={"decay": decay}, backend="numpy")
+
+
+@pytest.mark.parametrize("decay", [0, 0.0, 1, 1.0, np.float64(0.5)])
+def test_a_decay_of_0_to_1_keeps_that_share_of_the_old_running_mean(decay: Any, backend: Backend) -> None:
+    layer = bnkit.BatchNorm(5, decay=decay, dtype="float64", backend=backend)
+    layer.state["running_mean"][...] = 3.0
+    x = random(7, 5, dtype="float64")
+    layer.forward(backend.asarray(x), train=True)
+    moved = backend.to_numpy(layer.state["running_mean"])
+    expected = decay * 3.0 + (1 - decay) * x.mean(axis=0)
+    np.testing.assert_allclose(moved, expected, rtol=1e-14, atol=1e-15)  # sums of 7 numbers near 1 in float64
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize(("decay", "error"), [(1.5, ValueError), (-0.1, ValueError), ("0.9", TypeError)])
+def test_a_decay_that_is_set_anew_is_checked_before_anything_moves(
+    decay: Any, error: type[Exception], train: bool, backend: Backend
+) -> None:
+    layer = bnkit.BatchNorm(5, backend=backend)
+    network = bnkit.Sequential(layer)
+    layer.decay = decay
+    for forward in (layer.forward, network.forward):
+        with pytest.raises(error, match="decay must be a number"):
+            forward(backend.asarray(random(7, 5)), train=train)
+    state = {name: backend.to_numpy(a).tolist() for name, a in layer.state.items()}
+    assert state == {"running_mean": [0] * 5, "running_var": [1] * 5, "count": 0}
 
 
 def test_features_that_x_does_not_have_are_refused(backend: Backend) -> None:

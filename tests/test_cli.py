@@ -131,6 +131,7 @@ def test_an_interrupted_run_exits_with_130_and_leaves_no_file(tmp_path):
         (["run", "weight-scale", "--data", "cifar"], 2, "mnist, digits, synthetic"),
         (["train", "--hidden", "10,x"], 2, "--hidden"),
         (["train", "--dropout", "1"], 2, "dropout must be"),
+        (["train", "--decay", "1.5"], 2, "decay must be a number from 0 to 1"),
         (["train", "--init", "0.1,0.2"], 2, "replicas=2"),
         (["train", "--batch-size", "100000"], 2, "batch_size must be at most"),
         (["train", "--out", "."], 1, "must be a file or not exist"),
