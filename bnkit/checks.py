@@ -8,7 +8,7 @@ import numpy as np
 
 from .backend import Array, Backend, backend_of, dtype_name
 from .ghost import Segment
-from .layout import Layout, is_int, make_layout, memory_order
+from .layout import Layout, is_int, make_layout, memory_order, overlaps_itself
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 _FLOAT32 = np.dtype("float32")
@@ -251,8 +251,14 @@ def check_like(name: str, array: Array, x: Array) -> None:
 
 
 def check_writeable(name: str, array: Array, backend: Backend) -> None:
+    """An array of the caller can take one value an element: it is not read-only, and no two elements share memory."""
     if not backend.writeable(array):
         raise ValueError(f"{name} must be writeable, got a read-only array; pass a copy")
+    if overlaps_itself(array):
+        raise ValueError(
+            f"{name} must not overlap itself in memory, got strides {tuple(array.strides)} of shape "
+            f"{tuple(array.shape)}; pass a copy"
+        )
 
 
 def check_out(out: Array, x: Array, backend: Backend) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from . import checks
 from .backend import Array, backend_of
 
 
@@ -14,6 +15,7 @@ def numerical_gradient(f: Callable[[], Array], array: Array, h: float = 1e-4) ->
     put back, also where f raises. The error is of order h² + (precision of f) / h.
     """
     backend = backend_of(array)
+    checks.check_writeable("array", array, backend)
     gradient = np.empty(tuple(array.shape))
     before = backend.to_numpy(array).copy()
     try:

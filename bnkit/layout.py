@@ -59,6 +59,22 @@ def is_contiguous(a: Array) -> bool | None:
     return None if flags is None else flags.c_contiguous and getattr(flags, "aligned", True)
 
 
+def overlaps_itself(a: Array) -> bool:
+    """Whether two elements of `a` may share memory: False only where its strides rule it out.
+
+    Every view by slices, transposes and reshapes passes. An array of a library without strides counts as free of it.
+    """
+    strides = getattr(a, "strides", None)
+    if strides is None or a.flags.c_contiguous:
+        return False
+    reach = a.itemsize  # the bytes from the first to the last element of the axes so far
+    for stride, n in sorted((abs(stride), n) for stride, n in zip(strides, a.shape, strict=True) if n > 1):
+        if stride < reach:
+            return True
+        reach += (n - 1) * stride
+    return False
+
+
 def is_int(value: Any) -> bool:
     return hasattr(value, "__index__") and not isinstance(value, bool) and getattr(value, "ndim", 0) == 0
 

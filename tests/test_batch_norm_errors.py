@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import usable
+from cuda_host.device_array import DeviceArray
 
 import bnkit
 from bnkit.backend import Backend
@@ -231,6 +233,80 @@ def test_a_read_only_array_that_would_be_written_is_refused(name: str) -> None:
     _, cache = bnkit.batch_norm(GOOD["x"], None, None, train=True)
     with pytest.raises(ValueError, match="read-only"):
         bnkit.batch_norm_backward(GOOD["residual"], cache, out=dx)
+
+
+def overlapping(*shape: int) -> Host:
+    """A writeable array whose rows all have the same memory."""
+    memory = np.full(shape[-1] if len(shape) > 1 else 1, 3, np.float32)
+    return np.lib.stride_tricks.as_strided(memory, shape, (*[0] * (len(shape) - 1), 4 if len(shape) > 1 else 0))
+
+
+@pytest.mark.parametrize("name", ["running_mean", "running_var", "out"])
+def test_an_array_that_overlaps_itself_is_refused_where_it_would_be_written(name: str) -> None:
+    call: dict[str, Any] = {n: a.copy() for n, a in GOOD.items()}
+    call[name] = overlapping(*call[name].shape)
+    before = {n: a.copy() for n, a in call.items()}
+    arrays = [call[n] for n in ("x", "gamma", "beta", "running_mean", "running_var")]
+    with pytest.raises(ValueError, match=rf"{name} must not overlap itself in memory, got strides \(0.*pass a copy"):
+        bnkit.batch_norm(*arrays, train=True, out=call["out"])
+    for n, a in call.items():
+        np.testing.assert_array_equal(a, before[n])
+
+
+def test_an_array_that_overlaps_itself_is_read_as_any_other() -> None:
+    x, gamma, dy = overlapping(7, 5), overlapping(5), overlapping(7, 5)
+    y, cache = bnkit.batch_norm(x, gamma, gamma, gamma, gamma, train=False)
+    expected, _ = bnkit.batch_norm(*(a.copy() for a in (x, *[gamma] * 4)), train=False)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(
+        bnkit.batch_norm_backward(dy, cache).dx, bnkit.batch_norm_backward(dy.copy(), cache).dx
+    )
+
+
+def test_a_gradient_out_that_overlaps_itself_is_refused() -> None:
+    for x in (GOOD["x"], overlapping(7, 5)):  # whose strides the second out has
+        _, cache = bnkit.batch_norm(x, None, None, train=True)
+        with pytest.raises(ValueError, match="out must not overlap itself"):
+            bnkit.batch_norm_backward(GOOD["residual"], cache, out=overlapping(7, 5))
+
+
+def test_an_array_of_a_device_that_overlaps_itself_is_refused() -> None:
+    """On a device broadcast arrays can be written: no flag makes them read-only."""
+    backend = usable("cuda_host")
+    x, var = (backend.asarray(GOOD[n]) for n in ("x", "running_var"))
+    mean = DeviceArray(overlapping(5))
+    with pytest.raises(ValueError, match="running_mean must not overlap itself"):
+        bnkit.batch_norm(x, None, None, mean, var, train=True)
+
+
+windows = np.lib.stride_tricks.as_strided
+
+
+@pytest.mark.parametrize(
+    ("view", "overlaps"),
+    {
+        "rows that share an element": (windows(np.zeros(13, np.float32), (4, 4), (12, 4)), True),
+        "elements that share bytes": (windows(np.zeros(13, np.float32), (5,), (2,)), True),
+        "backwards with one address": (windows(np.zeros(13, np.float32)[4:], (3, 5), (-4, 4)), True),
+        "rows that touch": (windows(np.zeros(16, np.float32), (4, 4), (16, 4)), False),
+        "one element, a stride of 0": (windows(np.zeros(1, np.float32), (1, 1), (0, 0)), False),
+        "no element": (windows(np.zeros(1, np.float32), (0, 4), (0, 0)), False),
+        "a transpose": (np.zeros((3, 4, 5), np.float32).transpose(2, 0, 1), False),
+        "reversed, with gaps": (np.zeros((9, 8), np.float32)[::-2, ::3], False),
+        "an axis of one": (np.zeros((9, 1, 4), np.float32)[::2].transpose(1, 2, 0), False),
+    }.values(),
+)
+def test_views_without_shared_memory_are_written(view: Host, overlaps: bool) -> None:
+    shape = view.shape
+    axis = tuple(range(1, len(shape) + 1))
+    x = np.random.default_rng(0).normal(size=(7, *shape)).astype(np.float32)
+    var = np.ones(shape, np.float32)
+    if overlaps:
+        with pytest.raises(ValueError, match="running_mean must not overlap itself"):
+            bnkit.batch_norm(x, None, None, view, var, train=True, axis=axis)
+        return
+    bnkit.batch_norm(x, None, None, view, var, train=True, axis=axis)
+    np.testing.assert_allclose(view, 0.1 * x.mean(axis=0), rtol=1e-5, atol=1e-7)  # float32
 
 
 def test_out_of_another_memory_layout_is_refused() -> None:

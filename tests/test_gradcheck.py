@@ -52,6 +52,15 @@ def test_only_one_element_is_moved_at_a_time_by_plus_and_minus_h(backend):
         np.testing.assert_allclose(moved.ravel(), expected, rtol=0, atol=1e-15)  # the rounding of a + h - a
 
 
+def test_an_array_that_cannot_be_moved_element_by_element_is_refused():
+    fixed = draw(3)
+    fixed.flags.writeable = False
+    shared = np.lib.stride_tricks.as_strided(draw(1), (3,), (0,))
+    for array, reason in ((fixed, "writeable"), (shared, "overlap itself")):
+        with pytest.raises(ValueError, match=f"array must .*{reason}"):
+            numerical_gradient(lambda: 0.0, array)
+
+
 def test_array_is_put_back_bit_by_bit(backend):
     host = draw(4, 3)
     x = backend.asarray(host.copy())

@@ -165,6 +165,12 @@ def test_an_x_that_cannot_be_written_over_is_refused(case: str) -> None:
         bnkit.batch_norm(x, None, None, train=True, in_place=True)
 
 
+def test_an_x_that_overlaps_itself_is_refused() -> None:
+    x = np.lib.stride_tricks.as_strided(random(1, 3), (9, 3), (0, 4))
+    with pytest.raises(ValueError, match="x must not overlap itself"):
+        bnkit.batch_norm(x, None, None, train=True, in_place=True)
+
+
 def test_x_that_holds_a_parameter_is_refused() -> None:
     x = random(9, 3)
     with pytest.raises(ValueError, match="x must not overlap gamma"):

@@ -50,6 +50,18 @@ def test_a_read_only_parameter_is_refused_before_anything_moves(name):
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_a_parameter_that_overlaps_itself_is_refused_before_anything_moves(name):
+    params, optimizer = host_arrays(0), getattr(optim, name)()
+    whole = params["0.bias"]
+    params["0.bias"] = np.lib.stride_tricks.as_strided(whole, whole.shape, [0] * whole.ndim)
+    before = {k: a.tobytes() for k, a in params.items()}
+    with pytest.raises(ValueError, match=r"0\.bias.* must not overlap itself"):
+        optimizer.update(params, host_arrays(1))
+    assert {k: a.tobytes() for k, a in params.items()} == before
+    assert (optimizer.steps, optimizer.state) == (0, {})
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_a_number_of_lrs_other_than_that_of_replicas_is_refused_before_anything_moves(backend, name):
     params, optimizer = on(backend, host_arrays(0, (2,))), getattr(optim, name)(lr=[0.1, 0.2, 0.3])
     before = bits(backend, params)

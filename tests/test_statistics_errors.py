@@ -120,6 +120,14 @@ def test_read_only_statistics_are_refused():
     assert (layer.state["running_mean"] == 0).all()
 
 
+def test_statistics_that_overlap_themselves_are_refused():
+    layer = BatchNorm(3, backend="numpy", dtype="float64")
+    layer.state["running_mean"] = np.lib.stride_tricks.as_strided(np.zeros(1), (3,), (0,))
+    with pytest.raises(ValueError, match="running_mean must not overlap itself"):
+        update_statistics(layer, [draw(5, 3)])
+    assert (layer.state["running_var"] == 1).all()
+
+
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
