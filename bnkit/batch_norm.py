@@ -55,6 +55,11 @@ def batch_norm(
     y = gamma * (x - mean) / sqrt(var + eps) + beta [+ residual] [through ReLU], by the batch's mean and biased variance
     in training and by the running ones in inference. y has the dtype of x and, where x is dense, its memory layout.
 
+    The cache refers to x itself, so x must keep its values until the backward. Nothing checks this: after `x += 1` the
+    backward returns a wrong dx without an error. Pass x.copy(), or write to x after the backward. With in_place=True
+    the rule holds for y. All other arrays may be written at once: the cache holds copies of gamma, beta, the mask and
+    the statistics, and neither the residual nor any other y.
+
     x: float16, bfloat16, float32 or float64, of any backend; dense arrays are read in place, others copied once.
     gamma, beta, running_mean, running_var: shape `tuple(x.shape[a] for a in sorted(axis))`; float32, or float64 for
         float64 x; the running arrays may be float64 for any x. Training moves them, which come both or neither, in
@@ -73,8 +78,8 @@ def batch_norm(
         running_mean) / running_std within ±d_max, constants of the backward; std is sqrt(var + eps).
     in_place: y is written over x, the cache keeps y alone, and the backward recovers x_hat = (y - beta) / gamma, off by
         u * |beta / gamma| where y was rounded by u; gamma and beta are read, and refused where that exceeds sqrt(u) or
-        |gamma| is not from 2**-19 to 2**40. y must not be written to before the backward; where it overflowed its
-        dtype, no x is recovered.
+        |gamma| is not from 2**-19 to 2**40. y must keep its values until the backward. Where y overflowed its dtype,
+        the backward cannot recover x.
     out: written and returned instead of a new array; must not overlap x or the residual, but in inference may be x.
 
     Raises TypeError for a wrong type or dtype or for mixed backends, ValueError for a wrong shape or value and for a
@@ -154,10 +159,13 @@ def batch_norm(
 
 
 def batch_norm_backward(dy: Array, cache: BatchNormCache, *, out: Array | None = None) -> BatchNormGrads:
-    """The gradients of the `batch_norm` call that returned `cache`; it may be asked any number of times.
+    """The gradients of the `batch_norm` call that returned `cache`; one cache serves any number of backwards.
 
-    dy and dx have the shape, the dtype and, where it is dense, the memory layout of x. `out` takes dx; it may be dy
-    itself, and overlaps neither that in part nor x. After inference the statistics are constants.
+    x must still have the values that it had in the forward, or y with in_place=True, because the cache refers to it.
+    Nothing checks this: if x was written to, dx and dgamma are wrong. See `batch_norm` for the remedy.
+
+    dy and dx have the shape, the dtype and, where it is dense, the memory layout of x. `out` takes dx. It may be dy
+    itself, but must not overlap x, or only a part of dy. After inference the statistics are constants.
     """
     if not isinstance(cache, BatchNormCache):
         raise TypeError(f"cache must be what batch_norm returned, got {type(cache).__name__}")

@@ -115,7 +115,11 @@ class BatchNorm:
         out: Array | None = None,
         key: Key | None = None,
     ) -> tuple[Array, BatchNormCache]:
-        """y like x, and the cache for `backward`; in training the state moves."""
+        """y like x, and the cache for `backward`; in training the state moves.
+
+        The cache refers to x, or to y with in_place=True, which must keep its values until the backward. Nothing checks
+        this. To write to x earlier, pass x.copy().
+        """
         checks.check_bool("train", train)
         if not self._fits(x):
             checks.one_backend(("x",), (x,))
@@ -171,7 +175,10 @@ class BatchNorm:
         )
 
     def backward(self, dy: Array, cache: BatchNormCache) -> Any:
-        """(dx, {"gamma": …, "beta": …}), and after a forward with a residual (dx, grads, dresidual)."""
+        """(dx, {"gamma": …, "beta": …}), and after a forward with a residual (dx, grads, dresidual).
+
+        They are wrong where x, or y with in_place=True, was written to since the forward.
+        """
         buffers = self._buffers if isinstance(cache, BatchNormCache) else None
         out = None if buffers is None else buffers.like(cache.x)
         dx, dgamma, dbeta, dresidual = batch_norm_backward(dy, cache, out=out)

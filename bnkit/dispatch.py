@@ -27,7 +27,7 @@ class Constants(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class BatchNormCache:
-    """What `batch_norm_backward` needs; opaque. It refers to x, which must not be written to before."""
+    """What `batch_norm_backward` needs; opaque. It refers to x, which must keep its values until then."""
 
     backend: Backend
     layout: Layout

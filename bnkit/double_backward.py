@@ -42,7 +42,8 @@ def batch_norm_double_backward(
     ddx, ddgamma, ddbeta, ddresidual: that function's gradients with respect to dx, dgamma, dbeta and dresidual, each
     like what it belongs to; None is zero. They and dy are of x's dtype (of the parameters', ddgamma and ddbeta); so are
     the results, computed in float64. What ReLU let through counts as given: beta and the residual have no gradient.
-    Memory is several times that of x in float64, for no kernel does this.
+    Memory is several times that of x in float64, for no kernel does this. x must still have the values that it had in
+    the forward, because the cache refers to it.
 
     Raises NotImplementedError for statistics shared between ranks (`reduce`), whose Σ above are sums over the ranks.
     """

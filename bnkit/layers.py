@@ -1,5 +1,8 @@
 """Layers without autograd: forward returns what backward needs, so a layer keeps nothing between the two.
 
+A cache refers to arrays of the forward: that of Linear and BatchNorm to x, that of ReLU, Sigmoid and Tanh to y. These
+must keep their values until the backward, which does not check it.
+
 Data are (rows, features), or (replicas, rows, features) for replicas of a network trained in lockstep; the first layer
 of replicas may share its (rows, features) input between them.
 """
@@ -134,7 +137,7 @@ class Sequential:
         return _named([getattr(layer, "frozen", {}) for layer in self.layers])
 
     def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, list[Any]]:
-        """y, and the caches of the layers.
+        """y, and the caches of the layers, which may refer to x and y: both must keep their values until the backward.
 
         With key (seed, n, step) the first layer draws by that key, the next by (seed, n + 1, step), and so on; a
         Sequential among them takes as many numbers as it holds layers.

@@ -229,6 +229,28 @@ def test_read_only_inputs_are_taken() -> None:
         np.testing.assert_array_equal(free, read_only)
 
 
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("with_residual", [False, True])
+def test_the_backward_reads_x_alone_of_the_callers_arrays(
+    train: bool, activation: str | None, with_residual: bool, backend: Backend
+) -> None:
+    def call(*, spoil: bool) -> list[Host]:
+        x, dy, residual = (backend.asarray(random(7, 5, seed=s)) for s in range(3))
+        gamma, beta, mean, var = (backend.asarray(random(5, seed=s) ** 2) for s in range(4))
+        mask = backend.asarray(random(7, 5, seed=9) > 0)
+        arrays = [gamma, beta, mean, var, *([mask] if train else []), *([residual] if with_residual else [])]
+        options: dict[str, Any] = {"mask": mask if train else None, "residual": residual if with_residual else None}
+        y, cache = bnkit.batch_norm(x, gamma, beta, mean, var, train=train, activation=activation, **options)
+        if spoil:
+            for a in (*arrays, y):
+                a[...] = backend.xp.zeros_like(a)
+        return [backend.to_numpy(g) for g in bnkit.batch_norm_backward(dy, cache) if g is not None]
+
+    for got, wanted in zip(call(spoil=True), call(spoil=False), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
 def test_one_cache_serves_several_backwards_and_two_may_be_alive(backend: Backend) -> None:
     x, other, dy = (backend.asarray(random(7, 5, seed=s)) for s in range(3))
     gamma, beta, *_ = (backend.asarray(a) for a in parameters((5,)))
