@@ -64,6 +64,7 @@ def batch_norm(
     gamma, beta, running_mean, running_var: shape `tuple(x.shape[a] for a in sorted(axis))`; float32, or float64 for
         float64 x; the running arrays may be float64 for any x. Training moves them, which come both or neither, in
         place: decay * running + (1 - decay) * batch, the variance as the squared distances over (count - correction).
+        A negative running_var is no error: where it lies below -eps, y is NaN in its channel, as in PyTorch.
     decay: any finite float; PyTorch's momentum is 1 - decay. `BatchNorm` takes 0 to 1 alone.
     axis: one axis, adjacent axes, or axis 0 (groups, replicas) and one of those.
     mask: bool, True where an element counts in the statistics; broadcastable to x with x.ndim dimensions, or exactly

@@ -31,7 +31,8 @@ class BatchNorm:
     reuse: the layer keeps the memory of y and dx, where these are NumPy's and of 4 MiB or more, and writes later ones
     there once nothing refers to the array any more: no name, view, memoryview or other library's tensor. A bare address
     does not count. It holds as much as was in use at one time. Ghost batches always get new arrays.
-    state["count"] is the number of batches seen, an int64 NumPy array of shape () on every backend.
+    state["count"] is the number of batches seen, an int64 NumPy array of shape () on every backend. A negative
+    running_var is no error here: where it lies below -eps, inference returns NaN, as PyTorch does.
     """
 
     def __init__(

@@ -260,9 +260,16 @@ class MLP:
         return {k: v.copy() if isinstance(v, np.ndarray) else self.backend.to_numpy(v) for k, v in named.items()}
 
     def set_arrays(self, arrays: Mapping[str, np.ndarray], *, source: str) -> None:
-        """Write into params and state what `arrays` returned of a network with the same config."""
+        """Write into params and state what `arrays` returned of a network with the same config.
+
+        ValueError that names `source`, before anything is written, where names, shapes or dtypes differ or a running
+        variance is negative. NaN is no error: a network that diverged has such statistics.
+        """
         own = self._own()
         checkpoint.check_names(own, arrays, source)
+        _check_variances(arrays, source)
+        for name, array in own.items():
+            checks.check_writeable(name, array, self.backend)
         for name, array in own.items():
             array[...] = arrays[name] if isinstance(array, np.ndarray) else self.backend.asarray(arrays[name])
 
@@ -347,6 +354,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [_plain(v) for v in value]
     return value.item() if hasattr(value, "item") else value
+
+
+def _check_variances(arrays: Mapping[str, np.ndarray], source: str) -> None:
+    for name, array in arrays.items():
+        if name.endswith(".running_var") and np.any(negative := array < 0):
+            raise ValueError(
+                f"{source}: {name} must be at least 0, got {array[negative][0]:.3g}, with which inference is NaN; "
+                f"estimate it by bnkit.update_statistics where the file comes from, and write the file again"
+            )
 
 
 def _prefixed(prefix: str, arrays: Mapping[str, Array]) -> Arrays:

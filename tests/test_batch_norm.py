@@ -251,6 +251,14 @@ def test_the_backward_reads_x_alone_of_the_callers_arrays(
         np.testing.assert_array_equal(got, wanted)
 
 
+def test_a_negative_running_variance_is_nan_in_its_channel_in_inference(backend: Backend) -> None:
+    var = backend.asarray(np.float32([1, -1, 4, -1e-6, 0]))  # var + eps is below 0 in channel 1 alone
+    x, mean = backend.asarray(random(7, 5)), backend.asarray(np.zeros(5, np.float32))
+    y, _ = bnkit.batch_norm(x, None, None, mean, var, train=False)
+    assert np.isnan(backend.to_numpy(y)).all(axis=0).tolist() == [False, True, False, False, False]
+    assert np.isfinite(backend.to_numpy(y)[:, [0, 2, 3, 4]]).all()
+
+
 def test_one_cache_serves_several_backwards_and_two_may_be_alive(backend: Backend) -> None:
     x, other, dy = (backend.asarray(random(7, 5, seed=s)) for s in range(3))
     gamma, beta, *_ = (backend.asarray(a) for a in parameters((5,)))

@@ -178,6 +178,38 @@ def test_a_file_whose_arrays_do_not_fit_is_refused_by_name(tmp_path, change):
         MLP.load(path, backend="numpy")
 
 
+@pytest.mark.parametrize("replicas", [None, 2])
+def test_a_negative_running_variance_is_refused_by_file_and_entry(backend, tmp_path, replicas):
+    path, model = tmp_path / "net.npz", trained(backend, replicas=replicas)
+    model.state["4.running_var"][..., 1] = -0.25
+    model.save(path)
+    with pytest.raises(ValueError, match=r"net\.npz: state/4\.running_var must be at least 0, got -0\.25,.*again"):
+        MLP.load(path, backend=backend)
+    target = trained(backend, replicas=replicas, seed=[1, 2][:replicas] if replicas else 1)
+    before = everything(target)
+    with pytest.raises(ValueError, match=r"here: state/4\.running_var"):
+        target.set_arrays(model.arrays(), source="here")
+    assert everything(target) == before
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, -0.0])
+def test_a_running_variance_that_diverged_or_is_0_loads(backend, tmp_path, value):
+    model = trained(backend)
+    model.state["1.running_var"][...] = value
+    model.state["1.running_mean"][...] = -1.0
+    model.save(tmp_path / "net.npz")
+    assert everything(MLP.load(tmp_path / "net.npz", backend=backend)) == everything(model)
+
+
+def test_arrays_that_cannot_be_written_are_refused_before_anything_is_written(tmp_path):
+    model, other = trained("numpy"), make("numpy", seed=1)
+    other.network.layers[4].state["running_var"].flags.writeable = False
+    before = everything(other)
+    with pytest.raises(ValueError, match=r"state/4\.running_var must be writeable"):
+        other.set_arrays(model.arrays(), source="here")
+    assert everything(other) == before
+
+
 def test_a_missing_file_is_not_found(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"net\.npz"):
         MLP.load(tmp_path / "net.npz", backend="numpy")

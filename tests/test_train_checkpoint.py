@@ -11,7 +11,7 @@ import pytest
 from small_mlp import everything
 from small_training import ROUNDING, SETTINGS, Watched, dataset, make, train
 
-from bnkit import optim
+from bnkit import checkpoint, optim
 
 CHILD = """
     import os, signal, sys
@@ -145,6 +145,21 @@ def test_a_checkpoint_that_is_none_is_refused_and_left_alone(backend, tmp_path, 
         train(model, checkpoint=path)
     assert path.read_bytes() == content
     assert everything(model) == before
+
+
+def test_a_checkpoint_with_a_negative_running_variance_is_refused_before_anything_moves(backend, tmp_path):
+    path = tmp_path / "run.npz"
+    train(make(backend), optimizer=optim.Adam(), checkpoint=path)
+    description, arrays = checkpoint.load(path, "fit")
+    arrays["state/1.running_var"][2] = -1e-3
+    checkpoint.save(path, "fit", description, arrays)
+    content, model, optimizer = path.read_bytes(), make(backend), optim.Adam()
+    before = everything(model)
+    with pytest.raises(ValueError, match=r"run\.npz: state/1\.running_var must be at least 0, got -0\.001"):
+        train(model, optimizer=optimizer, checkpoint=path)
+    assert path.read_bytes() == content
+    assert everything(model) == before
+    assert (optimizer.steps, optimizer.state) == (0, {})
 
 
 def test_a_checkpoint_in_a_missing_folder_is_refused_before_anything_moves(backend, tmp_path):
