@@ -11,6 +11,9 @@ class ReLU:
         self.params: dict[str, Array] = {}
         self.state: dict[str, Array] = {}
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Array]:
         xp = backend_of(x).xp
         y = xp.maximum(x, xp.zeros_like(x[..., :1]))
@@ -28,6 +31,9 @@ class Sigmoid:
         self.params: dict[str, Array] = {}
         self.state: dict[str, Array] = {}
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Array]:
         xp = backend_of(x).xp
         e = xp.exp(-xp.abs(x))
@@ -43,6 +49,9 @@ class Tanh:
     def __init__(self) -> None:
         self.params: dict[str, Array] = {}
         self.state: dict[str, Array] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
 
     def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Array]:
         y = backend_of(x).xp.tanh(x)
@@ -63,6 +72,9 @@ class Dropout:
         self.ratio = float(ratio)
         self.params: dict[str, Array] = {}
         self.state: dict[str, Array] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.ratio!r})"
 
     def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Array | None]:
         if not train or self.ratio == 0:

@@ -1,6 +1,7 @@
 """The layer `BatchNorm`: batch norm with its parameters, its running statistics and what of them is frozen."""
 
 import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,29 @@ class BatchNorm:
                 "running_var": backend.asarray(np.ones(shape, kind_of_statistics)),
                 "count": np.zeros((), np.int64),
             }
+
+    def __repr__(self) -> str:
+        state = self.state.get("running_mean")
+        options = {
+            "axis": self.axis,
+            "decay": self.decay,
+            "eps": self.eps,
+            "correction": self.correction,
+            "affine": bool(self.params or self.frozen),
+            "track": bool(self.state),
+            "activation": self.activation,
+            "ghost": self.ghost,
+            "reduce": self.reduce,
+            "renorm": self.renorm,
+            "in_place": self.in_place,
+            "reuse": self._buffers is not None,
+            "dtype": self.dtype,
+            "statistics_dtype": None if state is None else dtype_name(state),
+        }
+        if options["statistics_dtype"] == checks.parameter_dtype(self.dtype):
+            options["statistics_dtype"] = None
+        features = self.features[0] if len(self.features) == 1 else self.features
+        return call_text(self, BatchNorm.__init__, [features], options)
 
     def forward(
         self,
@@ -214,3 +238,9 @@ class BatchNorm:
     def moves_statistics(self) -> bool:
         """Whether training moves the running statistics: there are some, and they are not frozen."""
         return bool(self.state) and not self._keeps_statistics
+
+
+def call_text(layer: Any, made: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> str:
+    """The call that makes `layer`, without the options that have their default in the function `made`."""
+    changed = [f"{name}={value!r}" for name, value in options.items() if value != made.__kwdefaults__[name]]
+    return f"{type(layer).__name__}({', '.join([*map(repr, arguments), *changed])})"

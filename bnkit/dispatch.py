@@ -25,7 +25,7 @@ class Constants(NamedTuple):
     active: Array | None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class BatchNormCache:
     """What `batch_norm_backward` needs; opaque. It refers to x, which must keep its values until then."""
 
@@ -43,6 +43,9 @@ class BatchNormCache:
     statistics: tuple[Statistics, ...] | Constants
     in_place: bool = False
     renorm: renorms.Correction | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {dtype_name(self.x)} {tuple(self.x.shape)} on {self.backend.key}>"
 
 
 def train_batch(

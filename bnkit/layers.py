@@ -19,8 +19,9 @@ from .activations import Dropout as Dropout
 from .activations import ReLU as ReLU
 from .activations import Sigmoid as Sigmoid
 from .activations import Tanh as Tanh
-from .backend import Array, Backend, Key, backend_of, get_backend
+from .backend import Array, Backend, Key, backend_of, dtype_name, get_backend
 from .batch_norm_layer import BatchNorm as BatchNorm
+from .batch_norm_layer import call_text
 from .init import Init, draw_weights
 
 Arrays = dict[str, Array]
@@ -74,6 +75,15 @@ class Linear:
             self.params["bias"] = backend.asarray(np.zeros((*lead, outputs), dtype))
         self.state: Arrays = {}
 
+    def __repr__(self) -> str:
+        weight = self.params["weight"]
+        options = {
+            "bias": "bias" in self.params,
+            "replicas": weight.shape[0] if weight.ndim > 2 else None,
+            "dtype": dtype_name(weight),
+        }
+        return call_text(self, Linear.__init__, weight.shape[-2:], options)
+
     def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Array]:
         weight = self.params["weight"]
         backend = checks.common_backend(x=x, weight=weight)
@@ -123,6 +133,9 @@ class Sequential:
                 raise TypeError(f"layers must have forward and backward, got {layer!r}; pass them one by one")
         self.layers = layers
         _check_in_place(_leaves(self))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self.layers))})"
 
     @property
     def params(self) -> Arrays:

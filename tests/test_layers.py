@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_layers import KEY, draw, host_params, linear, network, on
 
-from bnkit import Dropout, ReLU, Sigmoid, Tanh
+from bnkit import BatchNorm, Dropout, Linear, ReLU, Sequential, Sigmoid, Tanh, batch_norm
 
 LAYERS = {
     "linear": (linear, (7, 5)),
@@ -84,3 +84,70 @@ def test_a_copy_does_the_same_and_shares_no_array(backend, layer_and_shape, copi
 def test_a_list_is_refused(layer):
     with pytest.raises(TypeError, match="list"):
         layer.forward([[1.0, -1.0]], train=True, key=KEY)
+
+
+NORM_OPTIONS = {
+    "axis": -1,
+    "decay": None,
+    "eps": 1e-3,
+    "correction": 0,
+    "affine": False,
+    "activation": "relu",
+    "ghost": 4,
+    "dtype": "float16",
+    "statistics_dtype": "float64",
+}
+
+
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        (Linear(7, 3, backend="numpy"), "Linear(7, 3)"),
+        (
+            Linear(7, 3, bias=False, replicas=2, seed=5, dtype="float64", backend="numpy"),
+            "Linear(7, 3, bias=False, replicas=2, dtype='float64')",
+        ),
+        (ReLU(), "ReLU()"),
+        (Sigmoid(), "Sigmoid()"),
+        (Tanh(), "Tanh()"),
+        (Dropout(), "Dropout(0.5)"),
+        (BatchNorm(100, backend="numpy"), "BatchNorm(100)"),
+        (BatchNorm((2, 3), axis=(1, 2), track=False, backend="numpy"), "BatchNorm((2, 3), axis=(1, 2), track=False)"),
+        (
+            BatchNorm(5, backend="numpy", **NORM_OPTIONS),
+            f"BatchNorm(5, {', '.join(f'{k}={v!r}' for k, v in NORM_OPTIONS.items())})",
+        ),
+        (
+            BatchNorm(5, renorm=(3.0, 5.0), reuse=True, dtype="float64", backend="numpy"),
+            "BatchNorm(5, renorm=(3.0, 5.0), reuse=True, dtype='float64')",
+        ),
+        (Sequential(Linear(7, 3, backend="numpy"), Sequential(ReLU())), "Sequential(Linear(7, 3), Sequential(ReLU()))"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_layer_is_shown_as_the_call_that_makes_it(layer, text):
+    assert repr(layer) == text
+
+
+def test_a_frozen_layer_is_shown_with_its_parameters():
+    layer = BatchNorm(5, backend="numpy")
+    layer.freeze()
+    assert repr(layer) == "BatchNorm(5)"
+
+
+def test_a_subclass_is_shown_by_its_name():
+    class Narrow(BatchNorm):
+        def __init__(self):
+            super().__init__(3, backend="numpy")
+
+    class Shifted(ReLU):
+        pass
+
+    assert repr(Sequential(Narrow(), Shifted())) == "Sequential(Narrow(3), Shifted())"
+
+
+def test_a_cache_is_shown_in_one_line_without_its_arrays(backend):
+    x = on(backend, draw(32, 16, 2, 2))
+    assert (
+        repr(batch_norm(x, None, None, train=True)[1]) == f"<BatchNormCache of float64 (32, 16, 2, 2) on {backend.key}>"
+    )
