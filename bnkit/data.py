@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+__all__ = ["IDX_DTYPES", "LOADERS", "MIRRORS", "MNIST_SHA256", "Dataset", "load", "load_mnist_raw", "read_idx"]
+
 IDX_DTYPES: dict[int, str] = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 """The third byte of an idx file -> the dtype of its elements."""
 
@@ -233,3 +235,7 @@ LOADERS: dict[str, Callable[[str | os.PathLike[str] | None], Dataset]] = {
     "synthetic": _synthetic,
 }
 """Every dataset's name -> what loads it from a data directory or None."""
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

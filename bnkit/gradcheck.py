@@ -7,6 +7,8 @@ import numpy as np
 from . import checks
 from .backend import Array, backend_of
 
+__all__ = ["numerical_gradient"]
+
 
 def numerical_gradient(f: Callable[[], Array], array: Array, h: float = 1e-4) -> np.ndarray:
     """(f(a + h) - f(a - h)) / 2h for each element a of `array`, as float64 of its shape.
@@ -29,3 +31,7 @@ def numerical_gradient(f: Callable[[], Array], array: Array, h: float = 1e-4) ->
     finally:
         array[...] = backend.asarray(before)
     return gradient
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -15,6 +15,27 @@ import numpy as np
 
 from .backend import Backend
 
+__all__ = [
+    "LAYOUTS",
+    "OPS",
+    "UPDATED",
+    "UPDATES",
+    "Case",
+    "Op",
+    "Timing",
+    "Update",
+    "bytes_moved",
+    "caches",
+    "cases",
+    "copy_bandwidth",
+    "host_caches",
+    "host_seconds",
+    "product_rate",
+    "sample",
+    "summarize",
+    "time_calls",
+]
+
 RESNET50 = ((64, 112), (256, 56), (64, 56), (512, 28), (128, 28), (1024, 14), (256, 14), (2048, 7), (512, 7))
 LAYOUTS = ("flat", "NCHW", "NHWC", "replicas")
 
@@ -212,3 +233,7 @@ def host_caches() -> dict[str, int]:
             if kind != "Instruction" and size.endswith("K"):
                 found[f"L{level}"] = int(size[:-1]) * 1024
     return found
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -229,3 +229,9 @@ class AdamW(Adam):
 BY_NAME: dict[str, Callable[..., Optimizer]] = {
     cls.__name__.lower(): cls for cls in (SGD, Momentum, Nesterov, AdaGrad, RMSProp, Adam, AdamW)
 }
+
+__all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "Nesterov", "Optimizer", "RMSProp"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -167,3 +167,7 @@ def _initial_scale(weight_init_std: str | float, inputs: int) -> float:
             f"weight_init_std must be one of {', '.join(map(repr, gains))} or a number, got {weight_init_std!r}"
         )
     return math.sqrt(gains[weight_init_std.lower()] / inputs)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

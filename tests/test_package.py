@@ -1,6 +1,8 @@
 """The distribution: what the wheel holds, that it runs where it was not built, and what importing bnkit costs."""
 
+import importlib
 import importlib.util
+import inspect
 import json
 import os
 import subprocess
@@ -9,6 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+import bnkit
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"bnkit": ROOT / "bnkit", **{n: ROOT / "backends" / n for n in ("bnkit_numpy", "bnkit_cupy")}}
@@ -142,3 +146,30 @@ def test_importing_bnkit_imports_nothing_heavy(tmp_path: Path) -> None:
     heavy = [*other_arrays, "matplotlib", "sklearn", "pooch", "typer", "rich"]
     code = f"import sys, bnkit; print(*(name for name in {heavy} if name in sys.modules))"
     assert run(sys.executable, "-c", code, cwd=tmp_path).split() == []
+
+
+MODULES = ("data", "experiments", "gradcheck", "measure", "optim", "testing", "tutorial")
+
+
+def test_dir_of_the_package_lists_its_public_names_and_modules_alone() -> None:
+    assert dir(bnkit) == sorted({"__version__", *bnkit.__all__, *MODULES})
+    assert all(hasattr(bnkit, name) for name in dir(bnkit))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_dir_of_a_public_module_lists_its_public_names_alone(name: str) -> None:
+    module = getattr(bnkit, name)
+    assert dir(module) == sorted(module.__all__)
+    assert not [public for public in dir(module) if inspect.ismodule(getattr(module, public))]
+
+
+@pytest.mark.parametrize("name", ["", *(f".{name}" for name in MODULES)])
+def test_a_star_import_brings_what_dir_lists(name: str) -> None:
+    module = importlib.import_module(f"bnkit{name}")
+    names: dict[str, object] = {}
+    exec(f"from bnkit{name} import *", names)
+    assert set(module.__all__) == names.keys() - {"__builtins__"}
+
+
+def test_dir_of_optim_lists_every_optimizer() -> None:
+    assert {"SGD", "Momentum", "Nesterov", "AdaGrad", "RMSProp", "Adam", "AdamW"} <= set(dir(bnkit.optim))

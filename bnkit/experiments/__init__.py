@@ -16,6 +16,13 @@ Each module has
 import importlib
 from typing import Any
 
+__all__ = ["QUESTIONS", "file_stem", "load"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
+
+
 # What is asked, by the names of the commands; a module is imported when it is run.
 QUESTIONS = {
     "weight-scale": "Does batch norm make learning less dependent on the initial weights?",

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from bnkit.backend import Backend
 from bnkit.testing import arrays, batch_norm, optimizer, products
 
+__all__ = ["Check", "backend_checks"]
+
 Check = Callable[[Backend], None]
 
 
@@ -24,3 +26,7 @@ def backend_checks() -> list[Check]:
         for _, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not function.__name__.startswith("_")
     ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
