@@ -20,6 +20,7 @@ from .backend_base import BackendError as BackendError
 from .backend_base import Key as Key
 from .backend_base import dtype_name as dtype_name
 from .layout import Layout as Layout
+from .messages import type_name
 
 
 class BackendInfo(NamedTuple):
@@ -83,7 +84,7 @@ def backend_of(*arrays: Array | None) -> Backend:
     for array in arrays:
         if array is None:
             continue
-        backend = known_backends.get(type(array)) or _owner(array)
+        backend = known_backends.get(type(array)) or owner(array)
         if found is not None and backend is not found:
             raise TypeError(
                 f"arrays must be of one backend, got {_kind(first, found)} and {_kind(array, backend)}; "
@@ -176,35 +177,45 @@ def _automatic() -> Backend:
     return get_backend(_auto_choice[0])
 
 
-def _owner(array: Array) -> Backend:
+def owner(array: Array, name: str = "every array") -> Backend:
+    """The backend of one array; where it has none, the TypeError calls the array `name`."""
     array_type = type(array)
+    if (known := known_backends.get(array_type)) is not None:
+        return known
     if array_type not in _by_array_type:
-        _by_array_type[array_type] = _owning_class(array_type)
-    owner = _by_array_type[array_type]
-    key = owner.key_of(array)
+        _by_array_type[array_type] = _owning_class(array_type, name)
+    found = _by_array_type[array_type]
+    key = found.key_of(array)
     backend = _instances.get(key) or get_backend(key)
-    if getattr(owner.key_of, "__func__", None) is Backend.key_of.__func__:  # type: ignore[attr-defined]
+    if getattr(found.key_of, "__func__", None) is Backend.key_of.__func__:  # type: ignore[attr-defined]
         known_backends[array_type] = backend
     return backend
 
 
-def _owning_class(array_type: type) -> type[Backend]:
-    for name in _names():
-        if name in _BUILT_IN and name not in sys.modules:
+def _owning_class(array_type: type, name: str) -> type[Backend]:
+    for backend in _names():
+        if backend in _BUILT_IN and backend not in sys.modules:
             continue  # a library that was never imported has made no array
         with contextlib.suppress(BackendError):
-            if _class(name).owns(array_type):
-                return _class(name)
-    remedy = "convert it by bnkit.get_backend().asarray()"
-    if issubclass(array_type, np.ma.MaskedArray):  # which that would strip of its mask
-        remedy = (
-            "give a.data for it, and to batch_norm mask=~np.ma.getmaskarray(a), which is True where an element counts; "
-            "or a.filled(value)"
-        )
+            if _class(backend).owns(array_type):
+                return _class(backend)
     raise TypeError(
-        f"expected an array of one of the backends ({', '.join(_names())}), got {array_type.__module__}."
-        f"{array_type.__qualname__}; {remedy}"
+        f"{name} must be an array of one of the backends ({', '.join(_names())}), got {type_name(array_type)}; "
+        f"{_remedy(array_type)}"
     )
+
+
+def _remedy(array_type: type) -> str:
+    if issubclass(array_type, np.ma.MaskedArray):  # a conversion would drop its mask
+        return (
+            "pass a.data, and to batch_norm mask=~np.ma.getmaskarray(a), which is True where an element counts; "
+            "or pass a.filled(value)"
+        )
+    if issubclass(array_type, (list, tuple, int, float, complex, np.generic)):
+        return "convert it by numpy.asarray"
+    if hasattr(array_type, "__array__") or hasattr(array_type, "__dlpack__"):
+        return "convert it by bnkit.get_backend().asarray"
+    return "pass an array"
 
 
 def _kind(array: Array, backend: Backend) -> str:

@@ -3,13 +3,14 @@
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from . import reference
-from .layout import Layout, make_layout, memory_order
+from .layout import Layout, is_int, make_layout, memory_order
+from .messages import shown
 
 T = TypeVar("T")
 Array = Any
@@ -155,11 +156,13 @@ class Backend:
         Philox4x32-10: key words are the seed's 32-bit halves, counter words are (index // 4, layer, step's halves),
         and element i is word i % 4. seed and step lie below 2**64, layer below 2**32, an entry holds up to 2**34.
         """
-        given, layer, step = key
-        single = isinstance(given, (int, np.integer))
-        seeds: list[Any] = [given] if single else list(given)  # type: ignore[arg-type]
+        of_key, layer, step = key
+        single = not isinstance(of_key, Iterable) or isinstance(of_key, str)
+        seeds: list[Any] = [of_key] if single else list(of_key)  # type: ignore[arg-type]
         limits = [("layer", layer, 2**32), ("step", step, 2**64), *(("seed", s, 2**64) for s in seeds)]
         for name, value, below in limits:
+            if not is_int(value):
+                raise TypeError(f"key must hold an int as its {name}, got {shown(value)}")
             if not 0 <= value < below:
                 raise ValueError(f"key must hold a {name} of at least 0 and below {below}, got {value}")
         entry = tuple(shape) if single else tuple(shape[1:])

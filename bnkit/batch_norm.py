@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from . import checks
 from . import ghost as ghosts
 from . import in_place as in_places
-from .backend import Array, Backend, dtype_name, known_backends
+from .backend import Array, Backend, dtype_name, known_backends, owner
 from .dispatch import (
     BatchNormCache,
     backward_batch,
@@ -17,6 +17,7 @@ from .dispatch import (
     train_ghosts,
 )
 from .layout import Layout, contiguous, is_contiguous, reshape
+from .messages import shown
 from .ranks import Reduce
 
 
@@ -87,7 +88,7 @@ def batch_norm(
     read-only or overlapping array, before anything is written.
     Source: Ioffe & Szegedy 2015, algorithms 1 and 2; Ioffe 2017, algorithm 1; Rota Bulò et al. 2018, section 3.1.
     """
-    backend = known_backends.get(type(x)) or checks.one_backend(("x",), (x,))
+    backend = known_backends.get(type(x)) or owner(x, "x")
     xp = backend.xp
     checks.check_options(
         train=train, decay=decay, eps=eps, correction=correction, activation=activation, ghost=ghost, reduce=reduce
@@ -168,11 +169,10 @@ def batch_norm_backward(dy: Array, cache: BatchNormCache, *, out: Array | None =
     dy and dx have the shape, the dtype and, where it is dense, the memory layout of x. `out` takes dx. It may be dy
     itself, but must not overlap x, or only a part of dy. After inference the statistics are constants.
     """
-    if not isinstance(cache, BatchNormCache):
-        raise TypeError(f"cache must be what batch_norm returned, got {type(cache).__name__}")
+    check_cache(cache)
     backend, layout, xp = cache.backend, cache.layout, cache.backend.xp
     views = None
-    if not cache.segments and cache.x_view is not None:
+    if dy is not None and not cache.segments and cache.x_view is not None:
         views = backend.plain_views(dy, (cache.x, None if out is dy else out), (), 0, layout)
     if views is None:
         _check_backward(dy, cache, out)
@@ -188,6 +188,11 @@ def batch_norm_backward(dy: Array, cache: BatchNormCache, *, out: Array | None =
         None if beta is None else reshape(xp, grads.dbeta, layout.parameters),
         layout.restore(xp, grads.dresidual) if cache.has_residual else None,
     )
+
+
+def check_cache(cache: Any) -> None:
+    if not isinstance(cache, BatchNormCache):
+        raise TypeError(f"cache must be what batch_norm returned, got {shown(cache)}; pass its second value")
 
 
 def _checked(

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from . import checks
-from .backend import Array, Backend, Key, dtype_name, get_backend
+from .backend import Array, Backend, Key, dtype_name, get_backend, owner
 from .batch_norm import batch_norm, batch_norm_backward
 from .buffers import Buffers
 from .dispatch import BatchNormCache, seen
 from .layout import is_int
+from .messages import shown
 from .ranks import Reduce
 
 Arrays = dict[str, Array]
@@ -75,7 +76,7 @@ class BatchNorm:
         checks.check_bool("reuse", reuse)
         axes = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
         if not axes or not all(map(is_int, axes)):
-            raise TypeError(f"axis must be an int or a tuple of ints, got {axis!r}")
+            raise TypeError(f"axis must be an int or a tuple of ints, got {shown(axis)}")
         if len(shape) != len(axes):
             raise ValueError(f"features must have one size for each of axis {axis!r}, got {features!r}")
         if renorm is not None and not track:
@@ -147,7 +148,7 @@ class BatchNorm:
         """
         checks.check_bool("train", train)
         if not self._fits(x):
-            checks.one_backend(("x",), (x,))
+            owner(x, "x")
             checks.check_input(x, self.axis, self.features, self.dtype)
         count = self.state.get("count")
         decay = self.decay

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, Backend, backend_of, dtype_name
+from .backend import Array, Backend, backend_of, dtype_name, owner
 from .ghost import Segment
 from .layout import Layout, is_int, make_layout, memory_order, overlaps_itself
+from .messages import shown
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 _FLOAT32 = np.dtype("float32")
@@ -42,11 +43,11 @@ def check_options(
     check_real("eps", eps, least=0.0)
     check_int("correction", correction, least=0, below=2)
     if activation is not None and not (isinstance(activation, str) and activation == "relu"):
-        raise ValueError(f"activation must be None or 'relu', got {activation!r}")
+        raise ValueError(f"activation must be None or 'relu', got {shown(activation)}")
     if ghost is not None:
         check_int("ghost", ghost)
-    if reduce is not None and not callable(reduce):
-        raise TypeError(f"reduce must be a function of an array, got {type(reduce).__name__}")
+    if reduce is not None:
+        check_function("reduce", reduce, "of an array")
     if ghost is not None and reduce is not None:
         raise ValueError("ghost and reduce must not be given together; leave one out")
 
@@ -58,8 +59,8 @@ def check_decay(decay: Any) -> None:
     check_number("decay", decay)
     if not 0.0 <= decay <= 1.0:  # NaN neither
         raise ValueError(
-            f"decay must be a number from 0 to 1, or None for the cumulative average, got {decay!r}; it weighs the old "
-            f"running statistics, so it is 1 - momentum for a momentum of PyTorch"
+            f"decay must be a number from 0 to 1, or None for the cumulative average, got {shown(decay)}; it weighs "
+            f"the old running statistics, so it is 1 - momentum for a momentum of PyTorch"
         )
 
 
@@ -73,13 +74,14 @@ def check_composed(*, renorm: Any, in_place: Any, ghost: Any, activation: Any) -
             raise ValueError(f"renorm and {name} must not be given together; leave one out")
     if in_place and activation is not None:
         raise ValueError(
-            f"activation must be None with in_place=True, which recovers x from y, got {activation!r}; apply it to y"
+            f"activation must be None with in_place=True, which recovers x from y, got {shown(activation)}; "
+            f"apply it to y"
         )
 
 
 def check_renorm(renorm: Any) -> None:
     if not isinstance(renorm, (tuple, list)) or len(renorm) != 2:
-        raise TypeError(f"renorm must be None or (r_max, d_max), got {renorm!r}")
+        raise TypeError(f"renorm must be None or (r_max, d_max), got {shown(renorm)}")
     for name, limit, least in zip(("r_max", "d_max"), renorm, (1.0, 0.0), strict=True):
         if not (isinstance(limit, (float, np.floating)) and limit == math.inf):
             check_real(f"renorm's {name}", limit, least=least)
@@ -93,44 +95,72 @@ def check_in_place(backend: Backend, x: Array, residual: Array | None, out: Arra
     ):
         if array is not None:
             raise ValueError(f"{name} must be None with in_place=True, {why}")
-    one_backend(("x",), (x,))
+    owner(x, "x")
     check_writeable("x", x, backend)
 
 
 def common_backend(**arrays: Array | None) -> Backend:
-    """The one backend of these arguments, None aside; the first that must be given comes first."""
+    """The one backend of these arguments, of which all but the first may be None."""
     return one_backend(tuple(arrays), tuple(arrays.values()))
 
 
 def one_backend(names: tuple[str, ...], arrays: tuple[Array | None, ...]) -> Backend:
-    """`common_backend` of arrays whose names stand apart."""
+    """As `common_backend`, with the names in a tuple of their own."""
     try:
-        if arrays[0] is None:
-            raise TypeError(f"{names[0]} must be an array, got None")
-        return backend_of(*arrays)
-    except TypeError as error:
-        for name, array in zip(names, arrays, strict=True):
-            if array is not None and not _is_array(array):
-                raise TypeError(f"{name} must be an array of a backend: {error}") from None
-        raise
-
-
-def _is_array(a: Any) -> bool:
-    try:
-        backend_of(a)
+        if arrays[0] is not None:
+            return backend_of(*arrays)
     except TypeError:
-        return False
-    return True
+        pass  # to be said by name
+    first = owner(arrays[0], names[0])
+    for name, array in zip(names[1:], arrays[1:], strict=True):
+        if array is not None and (other := owner(array, name)) is not first:
+            raise TypeError(
+                f"{names[0]} and {name} must be of one backend, got {first.key} and {other.key}; "
+                f"move one by backend.asarray()"
+            )
+    return first
+
+
+def check_array(name: str, array: Array) -> Backend:
+    """The backend of an argument that must be an array of floats."""
+    backend = owner(array, name)
+    check_data(name, array)
+    return backend
+
+
+def check_cache(dy: Array, cache: Any, *, axes: int = 0) -> Backend:
+    """The backend of the gradient dy and of the cache of a layer, an array with at least so many axes."""
+    if not hasattr(cache, "dtype") or getattr(cache, "ndim", -1) < axes:
+        raise TypeError(f"cache must be what forward returned, got {shown(cache)}; pass its second value")
+    backend = common_backend(dy=dy, cache=cache)
+    check_data("dy", dy)
+    return backend
+
+
+def check_gradient(dy: Array, shape: tuple[int, ...]) -> None:
+    if tuple(dy.shape) != shape:
+        raise ValueError(f"dy must have the shape of y, {shape}, got {tuple(dy.shape)}")
+
+
+def check_key(key: Any) -> None:
+    """A key of random draws, if there is one."""
+    if key is not None and not (isinstance(key, tuple) and len(key) == 3):
+        raise ValueError(f"key must be None or a tuple (seed, layer, step), got {shown(key)}")
 
 
 def check_bool(name: str, value: Any) -> None:
     if type(value) is not bool and type(value).__name__ not in ("bool", "bool_"):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
+
+
+def check_function(name: str, value: Any, takes: str) -> None:
+    if not callable(value):
+        raise TypeError(f"{name} must be a function {takes}, got {shown(value)}")
 
 
 def check_int(name: str, value: Any, *, least: int = 1, below: float = math.inf) -> None:
     if not is_int(value):
-        raise TypeError(f"{name} must be an int, got {value!r}")
+        raise TypeError(f"{name} must be an int, got {shown(value)}")
     if not least <= value < below:
         bound = "" if below == math.inf else f" and below {below}"
         raise ValueError(f"{name} must be at least {least}{bound}, got {value}")
@@ -138,7 +168,7 @@ def check_int(name: str, value: Any, *, least: int = 1, below: float = math.inf)
 
 def check_number(name: str, value: Any) -> None:
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__") or getattr(value, "ndim", 0) > 0:
-        raise TypeError(f"{name} must be a number, got {value!r}")
+        raise TypeError(f"{name} must be a number, got {shown(value)}")
 
 
 def check_real(name: str, value: Any, *, least: float = -math.inf, below: float = math.inf) -> None:
@@ -147,7 +177,7 @@ def check_real(name: str, value: Any, *, least: float = -math.inf, below: float 
     if not (least <= value < below and abs(value) < math.inf):
         bounds = "" if least == -math.inf else f" of at least {least:g}"
         bounds += "" if below == math.inf else f" and below {below:g}"
-        raise ValueError(f"{name} must be a finite number{bounds}, got {value!r}")
+        raise ValueError(f"{name} must be a finite number{bounds}, got {shown(value)}")
 
 
 def dtype_argument(dtype: Any, choices: Sequence[str], argument: str = "dtype") -> str:
@@ -158,8 +188,8 @@ def dtype_argument(dtype: Any, choices: Sequence[str], argument: str = "dtype") 
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {shown(value)}")
 
 
 def check_data(name: str, x: Array) -> str:
@@ -197,7 +227,8 @@ def check_running(
 ) -> bool:
     """Whether there are running arrays, both of them; in training they will be written."""
     if (mean is None) != (var is None):
-        raise ValueError("running_mean and running_var must be given both or neither, got one")
+        missing = "running_mean" if mean is None else "running_var"
+        raise ValueError(f"running_mean and running_var must come both or neither, got None for {missing}; pass both")
     if mean is None or var is None:
         if not train:
             raise ValueError("train=False needs running_mean and running_var, got None; pass them, or train=True")
@@ -242,8 +273,6 @@ def check_finite(name: str, a: Any) -> None:
 
 
 def check_like(name: str, array: Array, x: Array) -> None:
-    if array is None:
-        raise TypeError(f"{name} must be an array, got None")
     if tuple(array.shape) != tuple(x.shape):
         raise ValueError(f"{name} must have the shape of x, {tuple(x.shape)}, got {tuple(array.shape)}")
     if array.dtype is not x.dtype and dtype_name(array) != dtype_name(x):
@@ -288,7 +317,7 @@ def check_apart(name: str, array: Array, others: Mapping[str, Array | None], bac
 def check_mask(mask: Array, x: Array, layout: Layout, backend: Backend) -> Array:
     """The mask with x.ndim dimensions."""
     if dtype_name(mask) != "bool":
-        raise TypeError(f"mask must be bool, True where an element counts, got {dtype_name(mask)}")
+        raise TypeError(f"mask must be bool, True where an element counts, got {dtype_name(mask)}; pass mask != 0")
     batch = x.shape[layout.batch]
     if mask.ndim == 1 < x.ndim and mask.shape[0] == batch:
         return backend.xp.reshape(mask, tuple(n if a == layout.batch else 1 for a, n in enumerate(x.shape)))

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .messages import shown
+
 __all__ = ["IDX_DTYPES", "LOADERS", "MIRRORS", "MNIST_SHA256", "Dataset", "load", "load_mnist_raw", "read_idx"]
 
 IDX_DTYPES: dict[int, str] = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -71,8 +73,8 @@ def load(name: str, *, path: str | os.PathLike[str] | None = None) -> Dataset:
     Raises ValueError for an unknown name and for a damaged or foreign file, FileNotFoundError where a named directory
     lacks a file, ConnectionError where a download fails, ImportError where the `demo` extra is needed and absent.
     """
-    if name not in tuple(LOADERS):
-        raise ValueError(f"name must be one of {', '.join(map(repr, LOADERS))}, got {name!r}")
+    if not isinstance(name, str) or name not in LOADERS:
+        raise ValueError(f"name must be one of {', '.join(map(repr, LOADERS))}, got {shown(name)}")
     return LOADERS[name](path)
 
 
@@ -84,7 +86,7 @@ def load_mnist_raw(
     `path` and the errors are those of `load`.
     """
     named = path if path is not None else os.environ.get("BNKIT_DATA_DIR") or None
-    files = _download_mnist() if named is None else _find_mnist(Path(named).expanduser())
+    files = _download_mnist() if named is None else _find_mnist(_path(named).expanduser())
     x_train, t_train = _read_labelled_images(files[0], files[1])
     x_test, t_test = _read_labelled_images(files[2], files[3])
     return x_train, t_train, x_test, t_test
@@ -96,14 +98,22 @@ def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     Raises ValueError for a file that is truncated, damaged, longer than its header says, or no idx file.
     Format: "The IDX file format", at the foot of Y. LeCun's MNIST page.
     """
+    file = _path(path)
     try:
-        content = Path(path).read_bytes()
+        content = file.read_bytes()
         # The content decides, not the name: browsers unpack a .gz and keep its name.
         return _parse_idx(gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content)
     except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(
             f"{os.fspath(path)} is not a whole idx file: {error}. Delete it and load again, or put a good copy there."
         ) from error
+
+
+def _path(path: Any) -> Path:
+    try:
+        return Path(path)
+    except TypeError as error:
+        raise TypeError(f"path must be a str or a path, got {shown(path)}; name a file or folder") from error
 
 
 def _parse_idx(data: bytes) -> npt.NDArray[Any]:

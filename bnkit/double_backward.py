@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from . import checks, ghost, reference
 from .backend import Array
+from .batch_norm import check_cache
 from .dispatch import BatchNormCache, mask_view, statistics_of
 from .layout import contiguous, reshape
 
@@ -47,8 +48,7 @@ def batch_norm_double_backward(
 
     Raises NotImplementedError for statistics shared between ranks (`reduce`), whose Σ above are sums over the ranks.
     """
-    if not isinstance(cache, BatchNormCache):
-        raise TypeError(f"cache must be what batch_norm returned, got {type(cache).__name__}")
+    check_cache(cache)
     for option in ("reduce", "renorm", "in_place"):
         if getattr(cache, option):
             raise NotImplementedError(

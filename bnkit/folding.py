@@ -12,6 +12,7 @@ from .activations import Dropout, ReLU
 from .backend import Array
 from .layers import BatchNorm, Linear, Sequential
 from .layout import is_int
+from .messages import shown
 from .mlp import MLP
 from .reference import quiet, reciprocal_std
 from .statistics import leaves
@@ -40,7 +41,7 @@ def fold(model: MLP | Sequential) -> MLP | Sequential:
             own[name][...] = array
         return folded
     if not isinstance(model, Sequential):
-        raise TypeError(f"model must be an MLP or a Sequential, got {type(model).__name__}; arrays: fold_weights")
+        raise TypeError(f"model must be an MLP or a Sequential, got {shown(model)}; for arrays take fold_weights")
     return _folded(model)
 
 
@@ -79,7 +80,8 @@ def fold_weights(
         if array is not None:
             checks.check_data(name, array)
     if running_mean is None or running_var is None:
-        raise ValueError("running_mean and running_var must be given, got None; inference has no others")
+        absent = "running_mean" if running_mean is None else "running_var"
+        raise ValueError(f"{absent} must be an array, got None; inference needs running statistics")
     outputs, inputs = _axis("output_axis", output_axis, weight), _axis("input_axis", input_axis, weight)
     if outputs == inputs:
         raise ValueError(f"output_axis and input_axis must differ, got {output_axis} and {input_axis}")
@@ -92,8 +94,8 @@ def fold_weights(
         given = tuple(padding) if isinstance(padding, (tuple, list)) else (padding,)
         if not given or not all(is_int(p) and p == 0 for p in given):
             raise ValueError(
-                f"padding must be 0, and said to be, with before=True, got {padding!r}; batch norm does not keep the "
-                f"zeros that are padded after it: fold it into the layer before instead"
+                f"padding must be 0, and said to be, with before=True, got {shown(padding)}; batch norm does not "
+                f"keep the zeros that are padded after it: fold it into the layer before instead"
             )
     scale, shift = _affine(xp, gamma, beta, running_mean, running_var, float(eps))
     along = tuple(-1 if a == (inputs if before else outputs) else 1 for a in range(weight.ndim))
@@ -204,7 +206,7 @@ def _affine(
 
 def _axis(name: str, axis: int, weight: Array) -> int:
     if not is_int(axis):
-        raise TypeError(f"{name} must be an int, got {axis!r}")
+        raise TypeError(f"{name} must be an int, got {shown(axis)}")
     if not -weight.ndim <= axis < weight.ndim:
         raise ValueError(f"{name} must lie within the {weight.ndim} axes of weight, got {axis}")
     return int(axis) % int(weight.ndim)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from . import checks
-from .backend import Array, backend_of
+from .backend import Array
 
 __all__ = ["numerical_gradient"]
 
@@ -16,7 +16,11 @@ def numerical_gradient(f: Callable[[], Array], array: Array, h: float = 1e-4) ->
     f takes nothing and returns a scalar that depends on `array`, which is moved in place one element at a time and
     put back, also where f raises. The error is of order h² + (precision of f) / h.
     """
-    backend = backend_of(array)
+    checks.check_function("f", f, "without arguments")
+    checks.check_real("h", h)
+    if not h > 0:
+        raise ValueError(f"h must be above 0, got {h!r}")
+    backend = checks.check_array("array", array)
     checks.check_writeable("array", array, backend)
     gradient = np.empty(tuple(array.shape))
     before = backend.to_numpy(array).copy()

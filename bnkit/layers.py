@@ -9,7 +9,7 @@ of replicas may share its (rows, features) input between them.
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,10 +19,11 @@ from .activations import Dropout as Dropout
 from .activations import ReLU as ReLU
 from .activations import Sigmoid as Sigmoid
 from .activations import Tanh as Tanh
-from .backend import Array, Backend, Key, backend_of, dtype_name, get_backend
+from .backend import Array, Backend, Key, dtype_name, get_backend, owner
 from .batch_norm_layer import BatchNorm as BatchNorm
 from .batch_norm_layer import call_text
 from .init import Init, draw_weights
+from .messages import shown
 
 Arrays = dict[str, Array]
 _KEEP = (BatchNorm, Dropout, ReLU, Sigmoid, Tanh)  # they return what their backward reads, or in inference their input
@@ -63,6 +64,8 @@ class Linear:
     ) -> None:
         checks.check_int("inputs", inputs)
         checks.check_int("outputs", outputs)
+        checks.check_bool("bias", bias)
+        checks.check_int("layer", layer, least=0)
         dtype = checks.dtype_argument(dtype, ("float32", "float64"))
         inits, seeds = per_replica("init", init, replicas), per_replica("seed", seed, replicas)
         for s in seeds:
@@ -99,18 +102,24 @@ class Linear:
         return y, x
 
     def backward(self, dy: Array, cache: Array) -> tuple[Array, Arrays]:
-        xp, weight = checks.common_backend(dy=dy, x=cache).xp, self.params["weight"]
-        expected = (*weight.shape[:-2], cache.shape[-2], weight.shape[-1])
-        if tuple(dy.shape) != expected:
-            raise ValueError(f"dy must have the shape of y, {expected}, got {tuple(dy.shape)}")
+        xp, weight = self._check_backward(dy, cache).xp, self.params["weight"]
         dx = dy @ xp.matrix_transpose(weight)
         if dx.ndim > cache.ndim:  # the replicas shared their input
             dx = xp.sum(dx, axis=0)
-        return dx, self.gradients(dy, cache)
+        return dx, self._gradients(dy, cache)
 
     def gradients(self, dy: Array, cache: Array) -> Arrays:
         """The gradients of the parameters alone, for a first layer whose input needs none."""
-        backend = backend_of(dy)
+        self._check_backward(dy, cache)
+        return self._gradients(dy, cache)
+
+    def _check_backward(self, dy: Array, cache: Array) -> Backend:
+        backend, weight = checks.check_cache(dy, cache, axes=2), self.params["weight"]
+        checks.check_gradient(dy, (*weight.shape[:-2], cache.shape[-2], weight.shape[-1]))
+        return backend
+
+    def _gradients(self, dy: Array, cache: Array) -> Arrays:
+        backend = owner(dy)
         grads = {"weight": backend.matmul(backend.xp.matrix_transpose(cache), dy)}
         if "bias" in self.params:
             grads["bias"] = backend.xp.sum(dy, axis=-2)
@@ -129,8 +138,9 @@ class Sequential:
         if not layers:
             raise ValueError("layers must be at least one, got none")
         for layer in layers:
-            if not (hasattr(layer, "forward") and hasattr(layer, "backward")):
-                raise TypeError(f"layers must have forward and backward, got {layer!r}; pass them one by one")
+            if isinstance(layer, type) or not (hasattr(layer, "forward") and hasattr(layer, "backward")):
+                remedy = "make a layer of the class" if isinstance(layer, type) else "pass layers one by one"
+                raise TypeError(f"layers must have forward and backward, got {shown(layer)}; {remedy}")
         self.layers = layers
         _check_in_place(_leaves(self))
 
@@ -156,6 +166,7 @@ class Sequential:
         Sequential among them takes as many numbers as it holds layers.
         """
         checks.check_bool("train", train)
+        checks.check_key(key)
         caches: list[Any] = []
         for i, layer in enumerate(self.layers):
             cache = None
@@ -166,6 +177,7 @@ class Sequential:
         return x, caches
 
     def backward(self, dy: Array, cache: list[Any]) -> tuple[Array, Arrays]:
+        self._check_caches(cache)
         dx, grads = self._backward(dy, cache, 0)
         return dx, _named(grads)
 
@@ -174,6 +186,7 @@ class Sequential:
         first = self.layers[0]
         if not isinstance(first, Linear):
             return self.backward(dy, cache)[1]
+        self._check_caches(cache)
         dy, grads = self._backward(dy, cache, 1)
         return _named([first.gradients(dy, cache[0]), *grads[1:]])
 
@@ -183,6 +196,13 @@ class Sequential:
             if not self._is_fused(i):
                 dy, grads[i] = self.layers[i].backward(dy, cache[i])
         return dy, grads
+
+    def _check_caches(self, cache: list[Any]) -> None:
+        if not isinstance(cache, list) or len(cache) != len(self.layers):
+            raise TypeError(
+                f"cache must be what forward returned, a list of {len(self.layers)}, got {shown(cache)}; "
+                f"pass its second value"
+            )
 
     def _is_fused(self, i: int) -> bool:
         """Whether layer i is a ReLU that the batch norm before it does."""
@@ -214,11 +234,13 @@ def _check_in_place(leaves: Sequence[Layer]) -> None:
 
 
 def per_replica(name: str, value: Any, replicas: int | None) -> list[Any]:
-    """`value` once for each replica; a sequence or 1-D array of as many is taken apart."""
+    """`value` once for each replica; of a sequence or a 1-D array, its entries, of which there are as many."""
     if replicas is not None:
         checks.check_int("replicas", replicas)
-    if isinstance(value, str) or np.ndim(value) == 0:
-        return [value.item() if hasattr(value, "item") else value] * (1 if replicas is None else replicas)
+    if hasattr(value, "tolist"):  # an array or a scalar of NumPy
+        value = value.tolist()
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return [value] * (1 if replicas is None else replicas)
     values = [v.item() if hasattr(v, "item") else v for v in value]
     if replicas is None:
         raise ValueError(f"{name} must be one value without replicas, got {len(values)}; pass replicas={len(values)}")

@@ -5,6 +5,8 @@ import operator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from .messages import shown
+
 Array = Any  # an array of whichever library the backend wraps
 
 
@@ -76,19 +78,25 @@ def overlaps_itself(a: Array) -> bool:
 
 
 def is_int(value: Any) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool) and getattr(value, "ndim", 0) == 0
+    if isinstance(value, bool) or getattr(value, "ndim", 0) > 0:
+        return False
+    try:  # every array has __index__, also one of floats
+        operator.index(value)
+    except TypeError:
+        return False
+    return True
 
 
 def parameter_axes(axis: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
     """The axes that keep their own statistics, sorted and counted from the front; ValueError if they are not legal."""
     given = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
     if not given or not all(map(is_int, given)):
-        raise TypeError(f"axis must be an int or a tuple of ints, got {axis!r}")
+        raise TypeError(f"axis must be an int or a tuple of ints, got {shown(axis)}")
     if not all(-ndim <= a < ndim for a in given):
-        raise ValueError(f"axis must lie within the {ndim} axes of x, got {axis!r}")
+        raise ValueError(f"axis must lie within the {ndim} axes of x, got {axis!r}; reshape x, or pass another axis")
     axes = tuple(sorted(operator.index(a) % ndim for a in given))
     if len(set(axes)) < len(axes):
-        raise ValueError(f"axis must not name an axis twice, got {axis!r}")
+        raise ValueError(f"axis must not name an axis twice, got {axis!r}; leave one out")
     inner = axes[1:] if axes[0] == 0 and len(axes) > 1 and axes[1] > 1 else axes
     if inner != tuple(range(inner[0], inner[0] + len(inner))):
         raise ValueError(f"axis must be one axis, adjacent axes, or axis 0 and one of those, got {axis!r}; transpose x")

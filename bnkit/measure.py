@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .backend import Backend
+from .checks import check_choice
 
 __all__ = [
     "LAYOUTS",
@@ -132,6 +133,7 @@ def bytes_moved(op: str, case: Case, itemsize: int, *, one_read: bool = True) ->
 
     Behind a residual the ReLU cannot tell its sign from x, and keeps one bit an element.
     """
+    check_choice("op", op, (*OPS, *UPDATES))
     if op in UPDATES:
         return UPDATES[op].transfers * case.elements * itemsize
     chosen, elements = OPS[op], case.elements

@@ -6,8 +6,9 @@ Source: Chan, Golub & LeVeque 1979, "Updating formulae and a pairwise algorithm 
 from typing import Any
 
 from . import checks, reference
-from .backend import Array
+from .backend import Array, owner
 from .layout import reshape
+from .messages import shown
 
 
 class Moments(reference.Moments):
@@ -86,9 +87,11 @@ def _check_parts(parts: tuple[Any, ...]) -> Any:
     arrays: list[Array] = []
     for i, part in enumerate(parts):
         if not isinstance(part, reference.Moments):
-            raise TypeError(f"merge must be given Moments, got {type(part).__name__}; give them one by one")
+            raise TypeError(f"others must be Moments, got {shown(part)}; pass them one by one")
         names += [f"{name} of part {i}" for name in part._fields]
         arrays += part
+    for name, array in zip(names, arrays, strict=True):
+        owner(array, name)
     backend = checks.one_backend(tuple(names), tuple(arrays))
     shape = tuple(arrays[1].shape)
     for name, array in zip(names, arrays, strict=True):

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from . import checks
-from .backend import Array
+from .backend import Array, owner
 from .layers import BatchNorm, Layer, Sequential
 from .layout import make_layout
+from .messages import shown
 from .mlp import MLP
 from .moments import Moments
 from .reference import quiet
@@ -47,8 +48,8 @@ def update_statistics(
     """
     checks.check_bool("one_pass", one_pass)
     checks.check_int("batch_size", batch_size)
-    if on_progress is not None and not callable(on_progress):
-        raise TypeError(f"on_progress must be a function of a number, got {type(on_progress).__name__}")
+    if on_progress is not None:
+        checks.check_function("on_progress", on_progress, "of a number")
     prepare, network = _parts(model)
     layers = list(leaves(network))
     normalizing = [i for i, layer in enumerate(layers) if isinstance(layer, BatchNorm)]
@@ -100,7 +101,8 @@ class _Source:
         for batch in batches:
             x = batch[0] if isinstance(batch, (tuple, list)) and len(batch) == 2 else batch
             if isinstance(x, (tuple, list)) or not hasattr(x, "shape"):
-                raise TypeError(f"batches must hold arrays or pairs (x, t), got {type(batch).__name__}")
+                raise TypeError(f"batches must hold arrays or pairs (x, t), got {shown(batch)}")
+            checks.check_array("x of batches", x)
             if 0 not in x.shape:
                 size += int(np.prod(x.shape, dtype=np.int64))
                 yield self._prepare(x)
@@ -186,7 +188,7 @@ def _parts(model: Any) -> tuple[Callable[[Array], Array], Layer]:
     if isinstance(model, MLP):
         return model.prepare_input, model.network
     if not isinstance(model, (Sequential, BatchNorm)):
-        raise TypeError(f"model must be an MLP, a Sequential or a BatchNorm, got {type(model).__name__}")
+        raise TypeError(f"model must be an MLP, a Sequential or a BatchNorm, got {shown(model)}")
     return lambda x: x, model
 
 
@@ -208,12 +210,12 @@ def _check_layers(layers: list[Any], tracked: list[int]) -> None:
     for i in tracked:
         for name in ("running_mean", "running_var", "count"):
             array = layers[i].state[name]
-            checks.check_writeable(name, array, checks.common_backend(array=array))
+            checks.check_writeable(name, array, owner(array, name))
 
 
 def _check_iterable(name: str, batches: Any) -> None:
     if not isinstance(batches, Iterable):
-        raise TypeError(f"{name} must be an iterable of arrays or an array, got {type(batches).__name__}")
+        raise TypeError(f"{name} must be an iterable of arrays or an array, got {shown(batches)}")
 
 
 def _cut(batches: Any, axis: int | tuple[int, ...], batch_size: int) -> Any:

@@ -175,7 +175,10 @@ def labels_of(t: npt.ArrayLike, rows: int, classes: int) -> Array:
 
 
 def _numeric(name: str, value: npt.ArrayLike) -> Array:
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array of real numbers; NumPy makes none: {error}") from error
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
     return array

@@ -158,7 +158,7 @@ def test_arrays_of_two_backends_have_none() -> None:
 
 @pytest.mark.parametrize("value", [1.0, [1.0], "a", np.float32(1), np.ma.masked_array([1.0])], ids=repr)
 def test_what_is_no_array_of_a_backend_has_none(value: Any) -> None:
-    with pytest.raises(TypeError, match="expected an array"):
+    with pytest.raises(TypeError, match="every array must be an array of one of the backends"):
         bnkit.backend_of(value)
 
 

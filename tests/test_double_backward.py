@@ -179,8 +179,12 @@ def wrong(**change):
 
 
 WRONG = {
-    "no cache": (wrong(cache=None), TypeError, "cache must be what batch_norm returned, got NoneType"),
-    "no dy": (wrong(dy=None), TypeError, "dy must be an array, got None"),
+    "no cache": (
+        wrong(cache=None),
+        TypeError,
+        "cache must be what batch_norm returned, got None; pass its second value",
+    ),
+    "no dy": (wrong(dy=None), TypeError, r"dy must be an array of one of the backends .*got None"),
     "dy": (wrong(dy=draw(7, 4)), ValueError, r"dy must have the shape of x, \(7, 3\), got \(7, 4\)"),
     "dtype": (wrong(ddx=draw(7, 3, dtype="float32")), TypeError, "ddx must have the dtype of x, float64"),
     "ddgamma": (wrong(ddgamma=draw(4)), ValueError, r"ddgamma must have shape \(3,\), got \(4,\)"),

@@ -147,3 +147,14 @@ def test_softmax_cross_entropy_is_torchs(kind: str) -> None:
     np.testing.assert_allclose(loss, expected.item(), rtol=1e-12)
     # float64 on both sides; a gradient is at most 1 / 13
     np.testing.assert_allclose(gradient, theirs.grad.numpy(), rtol=1e-12, atol=1e-15)
+
+
+def test_a_tensor_is_refused_by_name_and_passes_once_converted() -> None:
+    x = torch.ones((7, 5), dtype=torch.float32)
+    layers = [bnkit.BatchNorm(5, backend="numpy"), bnkit.Linear(5, 3, backend="numpy"), bnkit.ReLU()]
+    for layer in layers:
+        with pytest.raises(
+            TypeError, match=r"^x must be .*got torch\.Tensor; convert it by bnkit\.get_backend\(\)\.asarray$"
+        ):
+            layer.forward(x, train=True)
+        layer.forward(bnkit.get_backend("numpy").asarray(x), train=True)
