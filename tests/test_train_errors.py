@@ -119,7 +119,7 @@ def test_labels_of_another_library_are_refused_by_name(backend):
     class Tensor:
         dtype, shape, ndim = T.dtype, T.shape, 1
 
-    with pytest.raises(TypeError, match=r"t must be an array of a backend.*Tensor"):
+    with pytest.raises(TypeError, match=r"t must be an array of one of the backends.*Tensor"):
         train(make(backend), (X, Tensor()))
 
 
