@@ -157,7 +157,7 @@ class Backend:
         and element i is word i % 4. seed and step lie below 2**64, layer below 2**32, an entry holds up to 2**34.
         """
         of_key, layer, step = key
-        single = not isinstance(of_key, Iterable) or isinstance(of_key, str)
+        single = is_int(of_key) or not isinstance(of_key, Iterable) or isinstance(of_key, str)
         seeds: list[Any] = [of_key] if single else list(of_key)  # type: ignore[arg-type]
         limits = [("layer", layer, 2**32), ("step", step, 2**64), *(("seed", s, 2**64) for s in seeds)]
         for name, value, below in limits:

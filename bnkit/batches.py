@@ -18,7 +18,7 @@ Batch = tuple[Array, Array]
 
 
 class Rows:
-    """Batches of the rows of x and t, which are as `MLP.prepare` returns them, in an order drawn from (seed, epoch)."""
+    """Batches of prepared x and t (`MLP.prepare`), in an order drawn from (seed, epoch)."""
 
     def __init__(self, x: Array, t: Array, batch_size: int, seed: int, *, drop_last: bool = False) -> None:
         self.x, self.t, self.batch_size, self.seed = x, t, batch_size, seed
@@ -53,20 +53,20 @@ class Stream:
                 raise TypeError(f"data must give batches (x, t), got {_described(batch)} as batch {count} of an epoch")
             x, t = (a if hasattr(a, "shape") and hasattr(a, "flags") else model.backend.asarray(a) for a in batch)
             if not self._checked:
-                checks.check_finite("x of the first batch", x)
+                checks.check_finite("x of the first batch", x, model.dtype)
                 self._checked = True
             yield x, t
         if count == 0:
             raise ValueError(
-                f"data must give a batch in every epoch, got none in epoch {number + 1}; pass an iterable that can be "
-                f"iterated again, as a list or an object with __iter__"
+                f"data must give a batch in every epoch, got none in epoch {number + 1}; pass a list, or an object "
+                f"whose __iter__ returns a new iterator"
             )
 
 
 def source(
     model: MLP, data: Any, batch_size: int | None, seed: int, *, drop_last: bool = False
 ) -> tuple[Rows | Stream, Any]:
-    """The batches of `data`, and the test set that it brings along, () if none; checked before anything is trained."""
+    """The batches of `data`, and its test set, or (); checked before anything is trained."""
     if isinstance(data, list) and len(data) in (2, 4) and all(hasattr(a, "shape") for a in data):
         names = "(x, t)" if len(data) == 2 else "Dataset(x_train, t_train, x_test, t_test)"
         raise TypeError(f"data must be a tuple of arrays, got a list of {len(data)} arrays; pass {names}")
@@ -90,7 +90,7 @@ def source(
     if len(data[0].shape) != 2:
         raise ValueError(f"data must hold x as (rows, inputs), got {tuple(data[0].shape)}")
     x, t = model.prepare(*data[:2])
-    checks.check_finite("x", data[0])
+    checks.check_finite("x", data[0], model.dtype)
     rows = x.shape[0]
     if batch_size > rows:
         raise ValueError(f"batch_size must be at most the {rows} rows of the data, got {batch_size}")
@@ -100,13 +100,13 @@ def source(
 
 def test_set(model: MLP, test: Any) -> Batch:
     """x and t of a test set, as `MLP.prepare` returns them."""
-    if isinstance(test, list) or not isinstance(test, tuple) or len(test) != 2:
+    if not isinstance(test, tuple) or len(test) != 2:
         raise TypeError(f"test must be (x, t), got {type(test).__name__}")
     if not all(hasattr(a, "shape") for a in test):
         types = ", ".join(type(a).__name__ for a in test)
         raise TypeError(f"test must hold arrays, got {types}; convert each by numpy.asarray")
     prepared = model.prepare(*test)
-    checks.check_finite("x of the test set", test[0])
+    checks.check_finite("x of the test set", test[0], model.dtype)
     return prepared
 
 
@@ -136,8 +136,7 @@ def _check_last_batch(model: MLP, rows: int, batch_size: int, *, drop_last: bool
     ghost = options.get("ghost")
 
     def has_single_row(batch: int) -> bool:
-        size = ghost or batch
-        return 1 in {min(batch, size), batch % size if batch > size else 0}
+        return 1 in (batch, ghost, batch % (ghost or batch))
 
     last = 0 if drop_last else rows % batch_size
     if not any(has_single_row(batch) for batch in {batch_size, last} - {0}):

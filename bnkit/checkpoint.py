@@ -88,6 +88,8 @@ def check_names(own: Mapping[str, Any], arrays: Mapping[str, np.ndarray], source
     if own.keys() != arrays.keys():
         raise ValueError(f"{source} must hold {sorted(own)}, got {sorted(arrays)}")
     for name, array in own.items():
+        if array is None:
+            raise ValueError(f"{source} holds {name}, which this training has not; choose another file")
         if (tuple(array.shape), dtype_name(array)) != (arrays[name].shape, dtype_name(arrays[name])):
             expected = f"{dtype_name(array)} of shape {tuple(array.shape)}"
             raise ValueError(f"{source}: {name} must be {expected}, got {arrays[name].dtype} of {arrays[name].shape}")

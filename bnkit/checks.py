@@ -258,17 +258,19 @@ def check_enough(segments: Sequence[Segment], layout: Layout, correction: int) -
             )
 
 
-def check_finite(name: str, a: Any) -> None:
-    """A host array of floats, memory-mapped or not, holds neither NaN nor infinity; nothing else is looked at."""
-    if not isinstance(a, np.ndarray) or kind_of(a) != "float":
+@np.errstate(over="ignore")
+def check_finite(name: str, a: Any, dtype: str) -> None:
+    """ValueError if a host float array holds NaN or infinity, or becomes infinite in `dtype`; no device is read."""
+    if not isinstance(a, np.ndarray) or a.ndim == 0 or kind_of(a) != "float":
         return
     for start in range(0, a.shape[0], _ROWS_AT_ONCE):
-        finite = np.isfinite(a[start : start + _ROWS_AT_ONCE])
+        finite = np.isfinite(a[start : start + _ROWS_AT_ONCE].astype(dtype, copy=False))
         if not finite.all():
             place = tuple(int(i[0]) for i in np.nonzero(~finite))
             place = (start + place[0], *place[1:])
+            got = f"{a[place]} at {list(place)}"
             raise ValueError(
-                f"{name} must hold finite numbers, got {a[place]} at {list(place)}; leave such rows out, or replace it"
+                f"{name} must hold finite numbers in {dtype}, got {got}; drop the row, or replace the value"
             )
 
 

@@ -64,7 +64,8 @@ def is_contiguous(a: Array) -> bool | None:
 def overlaps_itself(a: Array) -> bool:
     """Whether two elements of `a` may share memory: False only where its strides rule it out.
 
-    Every view by slices, transposes and reshapes passes. An array of a library without strides counts as free of it.
+    Every view by slices, transposes and reshapes passes. Strides count bytes, as NumPy's and CuPy's do. Arrays without
+    strides count as not overlapping.
     """
     strides = getattr(a, "strides", None)
     if strides is None or a.flags.c_contiguous:
@@ -78,13 +79,11 @@ def overlaps_itself(a: Array) -> bool:
 
 
 def is_int(value: Any) -> bool:
+    """Whether `value` is a whole number, by its type alone: an array on a device is not read."""
     if isinstance(value, bool) or getattr(value, "ndim", 0) > 0:
         return False
-    try:  # every array has __index__, also one of floats
-        operator.index(value)
-    except TypeError:
-        return False
-    return True
+    dtype = getattr(value, "dtype", None)
+    return hasattr(value, "__index__") if dtype is None else "int" in str(dtype)
 
 
 def parameter_axes(axis: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:

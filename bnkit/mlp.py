@@ -19,7 +19,7 @@ from .reference import quiet
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {"relu": ReLU, "sigmoid": Sigmoid, "tanh": Tanh}
 _CONFIG = {"sizes", "batch_norm", "activation", "bias", "init", "dropout", "weight_decay", "replicas", "seed", "dtype"}
 _BLOCK = 8192  # rows of a forward in inference: the hidden values of a whole dataset would not fit everywhere
-CLASSIFIES = "MLP classifies, by softmax and cross-entropy; regression is not there yet"
+CLASSIFIES = "MLP classifies, by softmax and cross-entropy, and has no regression loss"
 BATCH_NORM_OPTIONS = (
     "decay",
     "eps",
@@ -160,14 +160,21 @@ class MLP:
         return right / x.shape[-2]
 
     def finite(self) -> Array:
-        """Whether all parameters are finite, bool of shape () or (replicas,)."""
+        """Whether all parameters are finite: a bool of shape () or (replicas,).
+
+        >>> if not model.finite():
+        ...     print("diverged")
+        """
         xp, first = self.backend.xp, int(self.replicas is not None)
         finite = [xp.all(xp.isfinite(p), axis=tuple(range(first, p.ndim))) for p in self.params.values()]
         return functools.reduce(lambda a, b: a & b, finite)
 
     @quiet
     def loss_and_accuracy(self, x: Array, t: Array) -> tuple[Array, Array]:
-        """`loss` and `accuracy` by one pass over the rows."""
+        """`loss` and `accuracy` by one pass over the rows, each of shape () or (replicas,).
+
+        >>> loss, accuracy = model.loss_and_accuracy(data.x_test, data.t_test)
+        """
         x, t = self.prepare(x, t)
         loss: Any = 0.0
         right: Any = 0.0
@@ -192,6 +199,7 @@ class MLP:
         largest = xp.max(logits, axis=-1)  # NaN where one of them is
         return xp.sum(xp.where(xp.isnan(largest), xp.astype(largest, xp.float64), right), axis=-1)
 
+    @quiet
     def loss_and_grads(self, x: Array, t: Array, *, step: int = 0) -> tuple[Array, Arrays]:
         """The loss of a training step and the gradients by the names of `params`; moves `state`.
 
@@ -203,7 +211,7 @@ class MLP:
 
     @quiet
     def prepared_loss_and_grads(self, x: Array, t: Array, *, step: int) -> tuple[Array, Arrays]:
-        """As `loss_and_grads`, without its checks: of x and t on the backend, where a row of t may also weigh 0."""
+        """`loss_and_grads` without checks: x and t are as `prepare` returns them, but a row of t may be all zero."""
         logits, caches = self.network.forward(x, train=True, key=(self.seed, 0, step))
         loss, dlogits = self.backend.softmax_cross_entropy(logits, t)
         grads = self.network.gradients(dlogits, caches)
@@ -223,6 +231,7 @@ class MLP:
         own.replicas = own.config["replicas"] = replicas.stop - replicas.start
         return own
 
+    @quiet
     def prepare(self, x: Array, t: Array) -> tuple[Array, Array]:
         """x and t checked and on the model's backend, x in its dtype, as every method takes them without a copy.
 
@@ -233,6 +242,7 @@ class MLP:
             raise ValueError(f"x must have at least one row, got {tuple(x.shape)}")
         return x, self._target(t, x.shape[-2])
 
+    @quiet
     def prepare_input(self, x: Array) -> Array:
         """x on the backend, in the model's dtype and of a legal shape."""
         x = self._checked(x)
@@ -308,7 +318,9 @@ class MLP:
         if not isinstance(t, np.ndarray) and (backend := checks.one_backend(("t",), (t,))) is not self.backend:
             raise TypeError(f"t must be a host NumPy array or on {self.backend.key}, got {backend.key}; move it")
         if kind == "other":
-            raise TypeError(f"t must be integer labels or floats (rows, classes), got {dtype_name(t)}; convert it")
+            raise TypeError(
+                f"t must be integer labels or floats (rows, classes), got {dtype_name(t)}; use t.astype(int)"
+            )
         expected = (rows,) if kind == "integer" else (rows, classes)
         if tuple(t.shape) != expected and (self.replicas is None or tuple(t.shape) != (self.replicas, *expected)):
             got = f"{dtype_name(t)} {tuple(t.shape)}"
@@ -336,7 +348,7 @@ def _check_weights(t: np.ndarray) -> None:
     empty = wide.max(axis=-1) == 0
     if empty.any():
         got = f"got a row of zeros at {list(_first(empty))}"
-        raise ValueError(f"t must weigh some class of each row, {got}; leave that row out: {CLASSIFIES}")
+        raise ValueError(f"t must have a weight above 0 in each row, {got}; drop the row: {CLASSIFIES}")
 
 
 def _first(flags: np.ndarray) -> tuple[int, ...]:
@@ -360,7 +372,7 @@ def _check_variances(arrays: Mapping[str, np.ndarray], source: str) -> None:
     for name, array in arrays.items():
         if name.endswith(".running_var") and np.any(negative := array < 0):
             raise ValueError(
-                f"{source}: {name} must be at least 0, got {array[negative][0]:.3g}, with which inference is NaN; "
+                f"{source}: {name} must be at least 0, got {array[negative][0]:.3g}, which no variance is; "
                 f"estimate it by bnkit.update_statistics where the file comes from, and write the file again"
             )
 

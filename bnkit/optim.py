@@ -3,7 +3,7 @@
 params and grads are dictionaries of arrays with the same names and shapes. lr is a number, or with replicas one for
 each entry of the leading axis. `state` holds what an optimizer remembers of each parameter (arrays named "weight/m"),
 and `steps` the number of its updates. An optimizer with such memory belongs to the arrays that it was first called
-with; `reset()` frees it for another model. Defaults are PyTorch's.
+with, and keeps them alive; `reset()` frees it for another model. Defaults are PyTorch's.
 """
 
 import copy
@@ -14,6 +14,7 @@ import numpy as np
 
 from . import checks
 from .backend import Array, Backend, backend_of, dtype_name
+from .messages import shown
 
 Rate = float | Sequence[float]
 
@@ -38,14 +39,18 @@ class Optimizer:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything that `update` remembers, as in a new optimizer of the same settings and `lr`."""
+        """Forget the memory and the steps, and so be free for another model; the settings and `lr` stay.
+
+        >>> optimizer.reset()
+        >>> bnkit.fit(another_model, data, optimizer=optimizer, epochs=5, batch_size=100)
+        """
         self.state: dict[str, Array] = {}
         self.steps = 0
-        self._owners: dict[str, Array] = {}  # the parameters that `state` is of
+        self._owners: dict[str, Array] = {}  # the parameters of the last update
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         # A copy belongs to the arrays that it meets first: those of the copied model.
-        return {**self.__dict__, "_owners": {}}
+        self.__dict__.update(state | {"_owners": {}})
 
     @property
     def lr(self) -> np.ndarray:
@@ -69,12 +74,15 @@ class Optimizer:
         """One step, in place; ValueError where the names or shapes of params and grads differ, before any write."""
         for argument, arrays in (("params", params), ("grads", grads)):
             if not isinstance(arrays, Mapping):
-                raise TypeError(f"{argument} must be a dictionary of arrays, got {type(arrays).__name__}")
+                raise TypeError(
+                    f"{argument} must be a dictionary of arrays by name, got {shown(arrays)}; as MLP.params is"
+                )
         if params.keys() != grads.keys():
             raise ValueError(f"grads must have the names of params, {sorted(params)}, got {sorted(grads)}")
         self.check(params)
         for name, p in params.items():
-            _check_gradient(name, p, grads[name])
+            if not _fits(p, grads[name]):
+                _check_gradient(name, p, grads[name])
         self.steps += 1
         self._remember(params)
         settings = {"eps": self.eps, "weight_decay": self.weight_decay, "step": self.steps}
@@ -97,40 +105,44 @@ class Optimizer:
     def check(self, params: Mapping[str, Array]) -> None:
         """TypeError or ValueError where `update` would refuse these parameters, whatever their gradients."""
         for name, p in params.items():
-            self._check(name, p)
+            if self._owners.get(name) is not p:
+                self._check(f"params[{name!r}]", name, p)
+            if self.lr.ndim and (p.ndim == 0 or p.shape[0] != self.lr.shape[0]):
+                raise ValueError(
+                    f"params[{name!r}] must lead with {self.lr.shape[0]} replicas, one a learning rate, got "
+                    f"{tuple(p.shape)}"
+                )
+            backend = backend_of(p)
+            if not backend.writeable(p):  # also of an array that was writeable before
+                checks.check_writeable(f"params[{name!r}]", p, backend)
 
-    def _remember(self, params: Mapping[str, Array]) -> None:
-        for name, p in params.items():
-            for slot in self.slots:
-                if f"{name}/{slot}" not in self.state:
-                    self.state[f"{name}/{slot}"] = backend_of(p).xp.zeros_like(p)
-            if self.slots:
-                self._owners.setdefault(name, p)
-
-    def _check(self, name: str, p: Array) -> None:
-        argument = f"params[{name!r}]"
+    def _check(self, argument: str, name: str, p: Array) -> None:
+        """An array that this optimizer has not updated before."""
         backend = checks.one_backend((argument,), (p,))
         if dtype_name(p) not in ("float32", "float64"):
-            raise TypeError(f"{argument} must be float32 or float64, got {dtype_name(p)}")
-        if self.lr.ndim and (p.ndim == 0 or p.shape[0] != self.lr.shape[0]):
-            raise ValueError(
-                f"{argument} must lead with {self.lr.shape[0]} replicas, one a learning rate, got {tuple(p.shape)}"
-            )
+            raise TypeError(f"{argument} must be float32 or float64, got {dtype_name(p)}; convert it")
         for memory in (self.state.get(f"{name}/{slot}") for slot in self.slots):
             if memory is not None and tuple(memory.shape) != tuple(p.shape):
                 raise ValueError(
                     f"{argument} must keep its shape {tuple(memory.shape)}, got {tuple(p.shape)}; make an optimizer "
                     f"for each model, or call reset()"
                 )
-        owner = self._owners.get(name, p)
-        if owner is not p and not (type(owner) is type(p) and backend.overlap(owner, p)):
+        before = self._owners.get(name, p) if self.slots else p
+        if before is not p and not (type(before) is type(p) and backend.overlap(before, p)):
             raise ValueError(
-                f"{argument} must be the array that this {type(self).__name__} has memory of, after {self.steps} "
-                f"updates, got another of the same shape; make a new optimizer for each model, or call reset()"
+                f"{argument} must be the array of this {type(self).__name__}'s earlier updates, got another array; "
+                f"make a new optimizer for each model, or call reset()"
             )
         if self.eps and dtype_name(p) == "float32" and np.float32(self.eps) == 0:
             raise ValueError(f"eps must be above 0 in float32, the dtype of {argument}, got {self.eps}; use 1e-8")
         checks.check_writeable(argument, p, backend)
+
+    def _remember(self, params: Mapping[str, Array]) -> None:
+        for name, p in params.items():
+            for slot in self.slots:
+                if f"{name}/{slot}" not in self.state:
+                    self.state[f"{name}/{slot}"] = backend_of(p).xp.zeros_like(p)
+            self._owners[name] = p
 
     def _rate(self, backend: Backend, p: Array) -> Any:
         return backend.asarray(self.lr, dtype=p.dtype) if self.lr.ndim else float(self.lr)
@@ -138,13 +150,18 @@ class Optimizer:
 
 def _check_gradient(name: str, p: Array, g: Array) -> None:
     argument = f"grads[{name!r}]"
-    if not hasattr(g, "shape"):
-        raise TypeError(f"{argument} must be an array, got {type(g).__name__}")
     checks.one_backend((f"params[{name!r}]", argument), (p, g))
     if dtype_name(g) != dtype_name(p):
-        raise TypeError(f"{argument} must have the dtype of params[{name!r}], {dtype_name(p)}, got {dtype_name(g)}")
+        raise TypeError(
+            f"{argument} must have the dtype of params[{name!r}], {dtype_name(p)}, got {dtype_name(g)}; convert it"
+        )
     if tuple(g.shape) != tuple(p.shape):
         raise ValueError(f"{argument} must have shape {tuple(p.shape)}, got {tuple(g.shape)}")
+
+
+def _fits(p: Array, g: Array) -> bool:
+    """Whether one look tells that `g` can be a gradient of `p`; False says nothing."""
+    return type(g) is type(p) is np.ndarray and g.dtype == p.dtype and g.shape == p.shape
 
 
 class SGD(Optimizer):

@@ -15,10 +15,15 @@ from .batches import Batch, Rows, Stream
 from .callbacks import Callback, EarlyStopping, Record
 from .checkpoint import check_target
 from .data import Dataset
+from .messages import shown
 from .mlp import MLP
-from .optim import BY_NAME, Optimizer
+from .optim import BY_NAME, Adam, Optimizer
 
-Numbers = dict[str, Array]
+Metrics = dict[str, Array]
+
+
+class DivergenceWarning(RuntimeWarning):
+    """A loss or a parameter became infinite or NaN in training."""
 
 
 def fit(
@@ -38,27 +43,30 @@ def fit(
 
     Replicas train in parts where the backend does several things at the same time, to the same numbers.
 
-    data: a Dataset, or the tuple (x, t). An epoch is one pass over the training rows in an order drawn from (seed,
-    epoch), in batches of `batch_size`; the last batch is smaller where the rows do not divide, or left out with
-    drop_last=True (other rows in each epoch). An x that is a memory map (np.load(…, mmap_mode="r")) is read batch by
-    batch, and may be larger than memory; all other arrays are moved to the backend at the start.
+    data: a Dataset, or the tuple (x, t) with x (rows, inputs) and t (rows,) integer labels or (rows, classes) weights.
+    An epoch is one pass over the training rows in an order drawn from (seed, epoch), in batches of `batch_size`. The
+    last batch is smaller where the rows do not divide, or left out with drop_last=True (other rows in each epoch). An x
+    that is a memory map (np.load(…, mmap_mode="r")) is read batch by batch, and may be larger than memory; all other
+    arrays are moved to the backend at the start.
     Or an iterable of batches (x, t), which are trained on as they come, without `batch_size`, `drop_last` and `seed`.
     An epoch is one pass over it; with several epochs it must be restartable.
     test: (x, t), where `data` is no Dataset and so has no test set.
-    optimizer: an object of `bnkit.optim`, of its own for each model.
+    optimizer: an object of `bnkit.optim`; each model needs a new one.
 
     A record holds epoch (from 1), step (updates so far), loss (mean over the rows of the epoch, as trained),
     train_accuracy, unless `data` is an iterable, and with a test set test_accuracy and test_loss (all in inference, as
     `model.accuracy` and `model.loss`), and diverged. With replicas all but the first two are lists of one value each.
-    diverged: whether a loss or a parameter was infinite or NaN in this epoch or before. A RuntimeWarning says once, for
-    each network, at which epoch and step; training goes on, for the sake of the other replicas.
+    diverged: whether a loss or a parameter was infinite or NaN in this epoch or before. A DivergenceWarning (a
+    RuntimeWarning) names each such network once, with the epoch and the step; the training goes on, for the sake of the
+    other replicas.
     callbacks: called with (record, model) after each epoch; True from one of them ends the training.
-    checkpoint: a file that is written after each epoch and its callbacks and, where it exists, gone on from: a run that
-    was killed and started again ends with the same model and records as one that was not, if an iterable gives the
-    same batches in every epoch. Once every network has diverged, the file stays as it was in the epoch before.
+    checkpoint: a file that `fit` writes after each epoch and its callbacks, and resumes from if it exists. A killed run
+    that is started again ends like an uninterrupted one, if an iterable yields the same batches in every epoch. Once
+    every network has diverged, the file stays as it was in the epoch before.
 
-    Raises TypeError or ValueError for a mistaken argument before anything is trained, also for x with NaN or infinite
-    values: all of a host array, and of an iterable its first batch. What lies on a device is not read for that.
+    Raises TypeError or ValueError for a mistaken argument before anything is trained. NaN and infinity in x are such a
+    mistake: host arrays are read once for it, memory maps too, and of an iterable the first batch. Arrays on a device
+    are not read.
 
         >>> model, data = bnkit.MLP((64, 100, 10)), bnkit.data.load("digits")
         >>> records = bnkit.fit(model, data, optimizer=bnkit.optim.Adam(), epochs=5, batch_size=100)
@@ -74,12 +82,11 @@ def fit(
     source, own_test = batches.source(model, data, batch_size, seed, drop_last=drop_last)
     if own_test and test is not None:
         raise ValueError("test must be left out where data is a Dataset, which has its own")
-    measured = {"train": (source.x, source.t)} if isinstance(source, Rows) else {}
+    evaluated = {"train": (source.x, source.t)} if isinstance(source, Rows) else {}
     if own_test or test is not None:
-        measured["test"] = batches.test_set(model, own_test or test)
+        evaluated["test"] = batches.test_set(model, own_test or test)
     for callback in stopping:
-        callback.check_monitor(["loss", *_names(measured)])
-        callback.start()
+        callback.check_monitor(_metric_names(evaluated))
 
     records: list[Record] = []
     settings: Record = {}
@@ -88,7 +95,7 @@ def fit(
     if checkpoint is not None:
         check_target(checkpoint)
         settings = training_checkpoint.settings_of(
-            model, optimizer, source, measured, batch_size, seed, drop_last=drop_last
+            model, optimizer, source, evaluated, batch_size, seed, drop_last=drop_last
         )
         if Path(checkpoint).exists():
             resumed = training_checkpoint.load(checkpoint, settings)
@@ -98,48 +105,50 @@ def fit(
             ended = True in [c.resume(records, resumed.network, resumed.best, resumed.best_epoch) for c in stopping]
     if isinstance(source, Stream) and source.once() and epochs - len(records) > 1 and not ended:
         raise ValueError(
-            f"data must be restartable for {epochs - len(records)} epochs, as a list or an object with __iter__, got "
-            f"{type(data).__name__}"
+            f"data must be restartable for {epochs - len(records)} epochs, got {type(data).__name__}; pass a list, or "
+            f"an object whose __iter__ returns a new iterator"
         )
     if resumed is None:
         optimizer.check(model.params)
     else:
-        resumed.move(model, optimizer)
+        resumed.load_into(model, optimizer)
 
     for epoch in range(len(records), 0 if ended else epochs):
         step = records[-1]["step"] if records else 0
-        steps, numbers = _epoch(model, optimizer, source, epoch, step, measured)
-        record = {"epoch": epoch + 1, "step": step + steps}
-        record |= {name: _number(model, value) for name, value in numbers.items()}
-        _note_divergence(record, records[-1]["diverged"] if records else False, step)
+        steps, metrics = _epoch(model, optimizer, source, epoch, step, evaluated)
+        numbers = {name: _number(model, value) for name, value in metrics.items()}
+        diverged, new = _divergence(numbers.pop("diverged"), records[-1]["diverged"] if records else False)
+        record = {"epoch": epoch + 1, "step": step + steps, **numbers, "diverged": diverged}
         records.append(record)
         stops = [callback(record, model) for callback in callbacks]
-        if checkpoint is not None and not np.all(record["diverged"]):
+        if checkpoint is not None and not np.all(diverged):
             # After the callbacks, which may change the learning rate.
             training_checkpoint.save(checkpoint, settings, records, model, optimizer, stopping)
+        if new:
+            _warn(new, epoch + 1, step)
         if any(stop is True for stop in stops):
             break
-    for callback in stopping:
+    for callback in stopping if records else ():
         callback.restore(model)
     return records
 
 
 def _check_optimizer(optimizer: Any, model: MLP) -> None:
     if not isinstance(optimizer, Optimizer):
+        got = f"the class {optimizer.__name__}" if isinstance(optimizer, type) else shown(optimizer)
         name = optimizer.__name__ if isinstance(optimizer, type) else optimizer
-        classes = {known.__name__.lower(): known.__name__ for known in BY_NAME.values()}
-        example = classes.get(name.lower(), "Adam") if isinstance(name, str) else "Adam"
-        got = f"the class {name}" if isinstance(optimizer, type) else repr(optimizer)
-        raise TypeError(f"optimizer must be an object of bnkit.optim, got {got}; write bnkit.optim.{example}()")
+        meant = BY_NAME.get(name.lower(), Adam) if isinstance(name, str) else Adam
+        raise TypeError(f"optimizer must be an object of bnkit.optim, got {got}; write bnkit.optim.{meant.__name__}()")
     if optimizer.lr.ndim and optimizer.lr.shape != (model.replicas,):
         replicas = "a model without replicas" if model.replicas is None else f"each of {model.replicas} replicas"
         raise ValueError(f"optimizer must have one lr for {replicas}, got {optimizer.lr.size}")
 
 
 def _check_callbacks(callbacks: Any) -> list[EarlyStopping]:
-    """Those callbacks that are an EarlyStopping."""
+    """The EarlyStopping callbacks."""
     if not isinstance(callbacks, Sequence):
-        raise TypeError(f"callbacks must be a sequence of functions, got {callbacks!r}; write [{callbacks!r}]")
+        got = shown(callbacks)
+        raise TypeError(f"callbacks must be a sequence of functions, got {got}; write callbacks=[{got}]")
     for callback in callbacks:
         if not callable(callback):
             raise TypeError(f"callbacks must be functions of (record, model), got {callback!r}")
@@ -154,18 +163,18 @@ def _check_callbacks(callbacks: Any) -> list[EarlyStopping]:
 
 
 def _epoch(
-    model: MLP, optimizer: Optimizer, source: Rows | Stream, epoch: int, step: int, measured: dict[str, Batch]
-) -> tuple[int, Numbers]:
+    model: MLP, optimizer: Optimizer, source: Rows | Stream, epoch: int, step: int, evaluated: dict[str, Batch]
+) -> tuple[int, Metrics]:
     """How many updates, and the numbers of the record; replicas train in parts where the backend does several."""
     parts: list[slice] = []
     if isinstance(source, Rows) and model.replicas is not None and type(model) is MLP:  # a subclass may keep more
         each = lockstep.multiplications(model.sizes, source.x.shape[0])
         parts = lockstep.cuts(model.backend, model.replicas, each)
     if len(parts) < 2 or any(norm.reduce is not None for norm in model.norms):  # ranks must reduce in one order
-        return _train(model, optimizer, source.epoch(epoch, model), step, measured)
+        return _train(model, optimizer, source.epoch(epoch, model), step, evaluated)
     models, optimizers = [model.part(p) for p in parts], [optimizer.part(model.params, p) for p in parts]
     tasks = [
-        functools.partial(_train, *pair, source.epoch(epoch, model), step, measured)
+        functools.partial(_train, *pair, source.epoch(epoch, model), step, evaluated)
         for pair in zip(models, optimizers, strict=True)
     ]
     results = model.backend.run(tasks)
@@ -175,12 +184,12 @@ def _epoch(
 
 
 def _train(
-    model: MLP, optimizer: Optimizer, source: Iterator[Batch], step: int, measured: dict[str, Batch]
-) -> tuple[int, Numbers]:
-    """An epoch from update `step` on; how many updates it was, and the numbers of its record.
+    model: MLP, optimizer: Optimizer, source: Iterator[Batch], step: int, evaluated: dict[str, Batch]
+) -> tuple[int, Metrics]:
+    """Train an epoch from update `step` on; return the number of its updates and its metrics.
 
-    "diverged" is here the update of this epoch, from 1, whose loss was the first that is not finite, or the last update
-    where a parameter is not finite after it, and 0 where all are.
+    "diverged" is the first update (from 1) whose loss is not finite; else the last update if a parameter is not finite;
+    else 0.
     """
     xp = model.backend.xp
     loss: Any = 0.0
@@ -192,43 +201,43 @@ def _train(
         loss = loss + batch_loss * x.shape[-2]
         survived = survived + xp.astype(xp.asarray(xp.isfinite(loss)), xp.int64)
         steps, rows = steps + 1, rows + x.shape[-2]
-    numbers = {"loss": loss / rows}
-    if "train" in measured:
-        numbers["train_accuracy"] = model.accuracy(*measured["train"])
-    if "test" in measured:
-        numbers["test_loss"], numbers["test_accuracy"] = model.loss_and_accuracy(*measured["test"])
+    metrics = {"loss": loss / rows}
+    if "train" in evaluated:
+        metrics["train_accuracy"] = model.accuracy(*evaluated["train"])
+    if "test" in evaluated:
+        test_loss, test_accuracy = model.loss_and_accuracy(*evaluated["test"])
+        metrics |= {"test_accuracy": test_accuracy, "test_loss": test_loss}
     last = xp.where(xp.asarray(model.finite()), xp.zeros_like(survived), xp.full_like(survived, steps))
-    numbers["diverged"] = xp.where(survived < steps, survived + 1, last)
-    return steps, {name: numbers[name] for name in (*_names(measured), "diverged")}
+    return steps, metrics | {"diverged": xp.where(survived < steps, survived + 1, last)}
 
 
-def _names(measured: dict[str, Batch]) -> list[str]:
-    """The metrics of a record, in their order: what an EarlyStopping can monitor."""
+def _metric_names(evaluated: dict[str, Batch]) -> list[str]:
+    """The metrics of a record, which an EarlyStopping can monitor."""
     names = {"train": ["train_accuracy"], "test": ["test_accuracy", "test_loss"]}
-    return ["loss", *(name for part in measured for name in names[part])]
+    return ["loss", *(name for part in evaluated for name in names[part])]
 
 
-def _note_divergence(record: Record, before: Any, step: int) -> None:
-    """Make the record's "diverged" say whether, and warn of the networks that diverged in this epoch.
+def _divergence(updates: Any, before: Any) -> tuple[Any, dict[int | None, int]]:
+    """What the record says of divergence, and the update of each network that diverged in this epoch, by replica.
 
-    before: what the record of the epoch before says; step: how many updates there were before this epoch.
+    updates: "diverged" of `_train`. before: what the record of the epoch before says. Lists with replicas.
     """
-    updates = record["diverged"]
     if not isinstance(updates, list):
-        record["diverged"] = bool(before or updates)
-        where = f"step {step + updates}" if updates and not before else ""
-    else:
-        were = before or [False] * len(updates)
-        record["diverged"] = [bool(b or u) for b, u in zip(were, updates, strict=True)]
-        new = [(r, step + u) for r, (b, u) in enumerate(zip(were, updates, strict=True)) if u and not b]
-        where = ", ".join(f"step {at} (replica {r})" for r, at in new)
-    if where:
-        warnings.warn(
-            f"the training diverged in epoch {record['epoch']}, at {where}: a loss or a parameter is infinite or NaN; "
-            f"a smaller learning rate, other initial weights or scaled data may help",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+        return bool(before or updates), {None: updates} if updates and not before else {}
+    earlier = before or [False] * len(updates)
+    pairs = list(zip(updates, earlier, strict=True))
+    return [bool(now or was) for now, was in pairs], {r: now for r, (now, was) in enumerate(pairs) if now and not was}
+
+
+def _warn(updates: dict[int | None, int], epoch: int, step: int) -> None:
+    """Warn of the networks that diverged in `epoch`, before which there were `step` updates."""
+    where = [f"step {step + n}" + ("" if r is None else f" (replica {r})") for r, n in updates.items()]
+    warnings.warn(
+        f"the training diverged in epoch {epoch}, at {', '.join(where)}: a loss or a parameter is infinite or NaN; "
+        f"a smaller learning rate, other initial weights or scaled data may help",
+        DivergenceWarning,
+        stacklevel=3,
+    )
 
 
 def _number(model: MLP, value: Any) -> Any:

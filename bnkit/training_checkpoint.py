@@ -20,7 +20,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Training:
-    """A training after some epochs, as the file describes it."""
+    """A training after some epochs, as a checkpoint holds it."""
 
     source: str  # the file, for messages
     records: list[Record]
@@ -31,8 +31,15 @@ class Training:
     best: Arrays  # the network of `best_epoch`, empty where no callback keeps it
     best_epoch: Any  # one entry for each replica
 
-    def move(self, model: MLP, optimizer: Optimizer) -> None:
-        """Bring the model and the optimizer to where the training was."""
+    def load_into(self, model: MLP, optimizer: Optimizer) -> None:
+        """Write network and memory into the model and the optimizer; ValueError before that where they do not fit."""
+        known = model.arrays()
+        checkpoint.check_names(known, self.network, self.source)
+        if self.best:
+            checkpoint.check_names(known, self.best, f"{self.source}: best network")
+        parameters = {k.removeprefix("params/"): a for k, a in known.items() if k.startswith("params/")}
+        slots = {f"{name}/{slot}": a for name, a in parameters.items() for slot in optimizer.slots}
+        checkpoint.check_names({k: slots.get(k) for k in self.memory}, self.memory, f"{self.source}: optimizer")
         model.set_arrays(self.network, source=self.source)
         optimizer.reset()
         optimizer.steps, optimizer.lr = self.steps, self.lr
@@ -62,19 +69,19 @@ def settings_of(
 
 
 def load(path: str | os.PathLike[str], settings: Record) -> Training:
-    """The training in the file; ValueError where it is another than that of `settings`."""
+    """The training in the file; ValueError where its settings differ."""
     description, arrays = checkpoint.load(path, "fit")
     source = f"checkpoint {os.fspath(path)}"
     wanted, present = json.loads(json.dumps(settings)), description.get("settings", {})
     differing = [k for k in {**wanted, **present} if present.get(k) != wanted.get(k)]
     if differing:
         raise ValueError(
-            f"{source} must be of the same training, but its {' and '.join(differing)} differ; choose another file, or "
+            f"{source} must be of the same training, but differs in {' and '.join(differing)}; choose another file, or "
             f"delete it to start anew"
         )
     return Training(
         source=source,
-        records=[{**record, "diverged": record.get("diverged", False)} for record in description["records"]],
+        records=[_completed(record) for record in description["records"]],
         network={k: v for k, v in arrays.items() if not k.startswith(("optimizer/", "best/"))},
         memory=_unprefixed(arrays, "optimizer/"),
         steps=description["steps"],
@@ -101,6 +108,15 @@ def save(
             arrays |= {f"best/{name}": array for name, array in callback.best_arrays.items()}
     Path(path).parent.mkdir(parents=True, exist_ok=True)  # it was there at the start, and is what a resumption needs
     checkpoint.save(path, "fit", description, arrays)
+
+
+def _completed(record: Record) -> Record:
+    """The record with the fields that older files lack: NaN for a test loss that was not measured."""
+    replicas = len(record["loss"]) if isinstance(record["loss"], list) else None
+    added: Record = {"test_loss": np.nan} if "test_accuracy" in record else {}
+    added["diverged"] = False
+    missing = {name: value for name, value in added.items() if name not in record}
+    return record | {name: value if replicas is None else [value] * replicas for name, value in missing.items()}
 
 
 def _unprefixed(arrays: Arrays, prefix: str) -> Arrays:

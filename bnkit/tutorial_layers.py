@@ -178,7 +178,9 @@ def _numeric(name: str, value: npt.ArrayLike) -> Array:
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise ValueError(f"{name} must be an array of real numbers; NumPy makes none: {error}") from error
+        raise ValueError(
+            f"{name} must be an array of real numbers, got what numpy.asarray refuses ({error})"
+        ) from error
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
     return array

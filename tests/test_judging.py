@@ -29,6 +29,7 @@ def test_the_published_run_of_every_experiment_has_verdicts(published):
     module, settings, found = published
     shown = module.findings(found, settings)
     assert shown.too_short == ""
+    assert shown.verdicts
     assert {v.verdict for v in shown.verdicts} <= {"holds", "depends", "does not hold"}
 
 

@@ -29,7 +29,12 @@ MISTAKES = [
     ),
     ("weights of NaN", lambda x, t: (x, np.eye(3)[t] * np.nan), ValueError, "t must hold finite weights.*nan"),
     ("infinite weights", lambda x, t: (x, np.where(np.eye(3)[t], np.inf, 0)), ValueError, "t must hold finite.*inf"),
-    ("a row without weight", lambda x, t: (x, np.eye(3)[t] * [0, 1, 1]), ValueError, "t must weigh some class"),
+    (
+        "a row without weight",
+        lambda x, t: (x, np.eye(3)[t] * [0, 1, 1]),
+        ValueError,
+        "t must have a weight above 0 in each row",
+    ),
     ("real targets", lambda x, t: (x, x[:, :1]), ValueError, "t must be.*MLP classifies"),
     ("a list of data", lambda x, t: (x.tolist(), t), TypeError, "list"),
 ]

@@ -15,7 +15,7 @@ from bnkit import checkpoint, optim
 
 CHILD = """
     import os, signal, sys
-    from bnkit import optim
+    from bnkit import checkpoint, optim
     from small_training import SETTINGS, make, train
 
     kill = lambda: os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
@@ -226,5 +226,42 @@ def test_other_data_are_noticed(tmp_path, change):
         data.x_test[0] += 1
     else:
         data = data[:2]
-    with pytest.raises(ValueError, match="its data differ"):
+    with pytest.raises(ValueError, match="differs in data"):
         train(make("numpy"), data, epochs=2, checkpoint=tmp_path / "c")
+
+
+def rewritten(path, change):
+    """The checkpoint with its description and arrays changed."""
+    description, arrays = checkpoint.load(path, "fit")
+    change(description, arrays)
+    checkpoint.save(path, "fit", description, arrays)
+
+
+@pytest.mark.parametrize("replicas", [None, 2])
+def test_a_checkpoint_of_before_there_was_a_test_loss_is_resumed(backend, tmp_path, replicas):
+    path = tmp_path / "run.npz"
+    train(make(backend, replicas=replicas), epochs=1, checkpoint=path)
+
+    def age(description, arrays):
+        for record in description["records"]:
+            del record["test_loss"], record["diverged"]
+
+    rewritten(path, age)
+    records = train(make(backend, replicas=replicas), epochs=2, checkpoint=path)
+    assert np.isnan(records[0]["test_loss"]).all()
+    assert not np.any(records[0]["diverged"])
+    expected = train(make(backend, replicas=replicas), epochs=2)
+    assert records[1] == expected[1]
+    assert [list(r) for r in records] == [list(r) for r in expected]
+
+
+def test_a_checkpoint_whose_memory_does_not_fit_is_refused_before_anything_moves(backend, tmp_path):
+    path = tmp_path / "run.npz"
+    train(make(backend), epochs=1, checkpoint=path)
+    rewritten(path, lambda description, arrays: arrays.update({"optimizer/0.weight/m": np.zeros((2, 2))}))
+    model, optimizer = make(backend), optim.Adam(lr=0.01)
+    before = everything(model)
+    with pytest.raises(ValueError, match=r"run\.npz: optimizer: 0\.weight/m must be float64 of shape \(5, 6\)"):
+        train(model, optimizer=optimizer, checkpoint=path)
+    assert everything(model) == before
+    assert optimizer.steps == 0

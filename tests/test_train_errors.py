@@ -42,7 +42,11 @@ MISTAKES = {
         ValueError,
         "t must hold finite weights of at least 0.*-0.5.*MLP",
     ),
-    "a row of zeros in t": ({"data": (X, np.eye(3)[T] * (X[:, :1] > 0))}, ValueError, r"t must weigh.*zeros at \[0\]"),
+    "a row of zeros in t": (
+        {"data": (X, np.eye(3)[T] * (X[:, :1] > 0))},
+        ValueError,
+        r"weight above 0.*zeros at \[0\]",
+    ),
     "drop_last a number": ({"drop_last": 1}, TypeError, "drop_last"),
     "data in three dimensions": ({"data": (X[None], T[None])}, ValueError, "data"),
     "data of another width": ({"data": (X[:, :4], T)}, ValueError, "x must be"),
@@ -57,7 +61,11 @@ MISTAKES = {
     "no optimizer": ({"optimizer": 0.1}, TypeError, r"optimizer must be.*got 0.1; write bnkit.optim.Adam\(\)"),
     "lrs of replicas that are not": ({"optimizer": optim.SGD(lr=[0.1, 0.2])}, ValueError, "one lr for"),
     "a callback that is none": ({"callbacks": [3]}, TypeError, "callback"),
-    "a callback alone": ({"callbacks": EarlyStopping()}, TypeError, r"callbacks must be a sequence.*write \[Early"),
+    "a callback alone": (
+        {"callbacks": EarlyStopping()},
+        TypeError,
+        r"callbacks must be a sequence.*write callbacks=\[Early",
+    ),
     "a callback's class": (
         {"callbacks": [EarlyStopping]},
         TypeError,
@@ -143,7 +151,7 @@ def test_a_resumed_training_must_leave_out_the_last_batch_as_before(backend, tmp
     path = tmp_path / "run.npz"
     for first, then in ((True, False), (False, True)):
         train(make(backend), epochs=1, checkpoint=path, drop_last=first)
-        with pytest.raises(ValueError, match="its drop_last differ"):
+        with pytest.raises(ValueError, match="differs in drop_last"):
             train(make(backend), checkpoint=path, drop_last=then)
         path.unlink()
     expected = train(make(backend), drop_last=True)

@@ -36,7 +36,7 @@ def test_the_model_is_that_of_the_best_epoch(backend):
     expected, _ = run(backend, epochs=best)
     assert everything(model) == everything(expected)
     assert stop.best_epoch == best
-    assert stop.best == -records[best - 1]["test_loss"]
+    assert stop.best == records[best - 1]["test_loss"]
 
 
 def test_without_restore_best_the_model_is_that_of_the_last_epoch(backend):
@@ -162,3 +162,29 @@ def test_a_killed_training_ends_with_the_best_model(tmp_path):
     model, records = run("numpy", callbacks=[stopping()], checkpoint=path)
     assert records == expected
     assert everything(model) == everything(whole)
+
+
+def test_a_replica_that_never_had_a_best_keeps_its_last_network(backend):
+    options = {"replicas": 2, "seed": [0, 1]}
+
+    def hide(record, model):
+        record["test_loss"][1] = float("nan")
+
+    stop = stopping(patience=9)
+    model, _ = run(backend, callbacks=[hide, stop], model=make(backend, **options), epochs=6)
+    expected, _ = run(backend, model=make(backend, **options), epochs=6)
+    assert stop.best_epoch.tolist()[1] == 0
+    assert 0 < stop.best_epoch.tolist()[0] < 6
+    for name, array in model.arrays().items():
+        if array.ndim:
+            np.testing.assert_array_equal(array[1], expected.arrays()[name][1])
+
+
+def test_a_refused_training_leaves_the_callback_as_it_was(backend, tmp_path):
+    stop = stopping()
+    run(backend, callbacks=[stop])
+    best, arrays = stop.best_epoch, dict(stop.best_arrays)
+    with pytest.raises(FileNotFoundError):
+        run(backend, callbacks=[stop], checkpoint=tmp_path / "missing" / "run.npz")
+    assert stop.best_epoch == best
+    assert stop.best_arrays.keys() == arrays.keys()

@@ -128,6 +128,11 @@ def test_a_first_batch_that_is_not_finite_is_refused_before_anything_moves(backe
     assert model.seen == []
 
 
+def test_a_first_batch_without_rows_is_refused_by_its_shape(backend):
+    with pytest.raises(ValueError, match=r"x must be \(rows, 5\), got \(\)"):
+        train(make(backend), [(np.array(1.0), np.array([0]))], batch_size=None, epochs=1)
+
+
 def test_an_iterable_leaves_out_its_last_batch_itself(backend):
     with pytest.raises(ValueError, match="drop_last must be False where data gives batches"):
         train(make(backend), batches(), batch_size=None, drop_last=True)
@@ -148,7 +153,7 @@ def test_a_killed_training_on_an_iterable_goes_on_to_the_same_bits(backend, tmp_
 def test_a_checkpoint_of_arrays_is_not_gone_on_from_with_batches(backend, tmp_path):
     path = tmp_path / "fit.npz"
     train(make(backend), DATA[:2], epochs=1, checkpoint=path)
-    with pytest.raises(ValueError, match=r"must be of the same training, but its data and batch_size differ"):
+    with pytest.raises(ValueError, match=r"must be of the same training, but differs in data and batch_size"):
         train(make(backend), Anew(), batch_size=None, checkpoint=path)
 
 
@@ -162,7 +167,7 @@ def test_a_memory_map_is_gone_on_with_from_a_checkpoint(backend, mapped, tmp_pat
     path = tmp_path / "fit.npz"
     train(make(backend), mapped, epochs=1, checkpoint=path)
     assert train(make(backend), mapped, checkpoint=path) == train(make(backend), mapped)
-    with pytest.raises(ValueError, match="its data differ"):
+    with pytest.raises(ValueError, match="differs in data"):
         train(make(backend), (mapped[0][:20], mapped[1][:20]), checkpoint=path)
 
 

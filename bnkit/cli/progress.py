@@ -15,14 +15,14 @@ EVERY = 10.0  # seconds from one line to the next; a command that ends sooner pr
 
 
 class Tell(Protocol):
-    """Called with how much is done; the total and the text stay as they are where they are left out."""
+    """Report how much is done; None keeps the last total and text."""
 
     def __call__(self, done: int, total: int | None = None, text: str | None = None) -> None: ...
 
 
 @contextlib.contextmanager
 def progress(text: str, unit: str, *, total: int | None = None, console: Console | None = None) -> Iterator[Tell]:
-    """Show the progress of the work in this context, as its end calls what is yielded.
+    """Show progress inside this context; the work reports it through the yielded function.
 
     text: what is being done. unit: what `total` counts, in the plural. console: where the command prints meanwhile,
     which gets the bar if it is a terminal; else stderr gets it, or the lines.
@@ -43,7 +43,7 @@ def progress(text: str, unit: str, *, total: int | None = None, console: Console
 
 
 class _Lines:
-    """A thread that prints the progress every `EVERY` seconds, until `close`; also while nothing is told."""
+    """A thread that prints the progress every `EVERY` seconds until `close`, even without a new report."""
 
     def __init__(self, text: str, unit: str, total: int | None) -> None:
         self._text, self._unit, self._done, self._total = text, unit, 0, total

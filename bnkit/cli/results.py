@@ -1,4 +1,4 @@
-"""The files that a command leaves: each whole or not at all, none in another's place, and none lost with its folder."""
+"""Result files: written whole or not at all, kept where they exist, and not lost with their folder."""
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping

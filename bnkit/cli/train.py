@@ -1,7 +1,8 @@
 """`bnkit train`: one network with every option of `MLP` and `fit`."""
 
+import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,10 +28,10 @@ from bnkit.cli.shared import (
     print_settings,
 )
 from bnkit.mlp import ACTIVATIONS, MLP
-from bnkit.train import fit
+from bnkit.train import DivergenceWarning, fit
 
 MONITORS = ("test_accuracy", "test_loss", "train_accuracy", "loss")
-_NUMBERS = {
+_METRICS = {
     "loss": "training loss",
     "train_accuracy": "training accuracy",
     "test_accuracy": "test accuracy",
@@ -73,7 +74,7 @@ def train(
     """Train one MLP on a dataset, save it, and print its test accuracy.
 
     With --checkpoint, the same command resumes a training that was killed, and writes the network of a finished one
-    again. Where a network diverges, the exit code is 1, and a network of NaN is not saved.
+    again. Where a network diverges, the exit code is 1. Nothing is saved where all of them did.
     """
     if checkpoint is not None and checkpoint.resolve() == out.resolve():
         raise typer.BadParameter(f"must be another file than --out, got {out} for both", param_hint="--checkpoint")
@@ -113,8 +114,7 @@ def train(
         tell(record["epoch"], text=text)
         return bool(np.all(record["diverged"]))  # nothing can come of further epochs
 
-    with held_on_demand() as hold_interrupts, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", RuntimeWarning)
+    with held_on_demand() as hold_interrupts, _plain_warnings() as said:
         try:
             with progress("training", "epochs", total=epochs) as tell, as_usage():
                 records = fit(
@@ -135,35 +135,52 @@ def train(
             _save(model, out)
             raise OSError(f"{error}; {out} holds the network after epoch {done[-1]['epoch']}") from error
         hold_interrupts()
-        for warning in caught:
-            typer.echo(f"bnkit: {warning.message}", err=True)
         try:
             _print_result(records, stopping)
         finally:  # stdout may be a pipe that nobody reads any more
             _save(model, out)
     if np.any(records[-1]["diverged"]):
-        if not caught:
+        if not said:
             first = next(record["epoch"] for record in records if np.any(record["diverged"]))
             typer.echo(f"bnkit: the training had diverged in epoch {first}, before it was resumed", err=True)
         raise typer.Exit(1)
 
 
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[list[str]]:
+    """Print what `fit` says of divergence as a line on stderr; the texts so far are yielded."""
+    said: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DivergenceWarning)
+        show = warnings.showwarning
+
+        def echo(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+            if not issubclass(category, DivergenceWarning):
+                show(message, category, *place, **options)
+                return
+            said.append(str(message))
+            typer.echo(f"bnkit: {message}", err=True)
+
+        warnings.showwarning = echo
+        yield said
+
+
 def _print_result(records: Sequence[Record], stopping: EarlyStopping) -> None:
-    """The numbers of the network that is saved: the last one, or where `stopping` restores it the best one."""
+    """Print the metrics of the saved network: the best one with restore_best, else the last."""
     last = records[-1]["epoch"]
     epochs = np.atleast_1d(last)
     if stopping.restore_best:
         epochs = np.where(np.atleast_1d(stopping.best_epoch), stopping.best_epoch, last)
     best = "" if np.all(epochs == last) else f", best by {stopping.monitor}: {', '.join(map(str, epochs))}"
     typer.echo(f"epochs: {last}{best}")
-    for field, name in _NUMBERS.items():
+    for field, name in _METRICS.items():
         table = np.array([record[field] for record in records]).reshape(last, -1)
         values = table[np.broadcast_to(epochs, table.shape[1]) - 1, np.arange(table.shape[1])]
         typer.echo(f"{name}: {', '.join(f'{v:.4f}' for v in values)}")
 
 
 def _save(model: MLP, out: Path) -> None:
-    """Write the model, unless nothing of it is a network any more."""
+    """Write the model if at least one replica has finite parameters."""
     if np.any(model.backend.to_numpy(model.finite())):
         results.write({out: model.save})
         return
@@ -179,8 +196,12 @@ def _holds_network_of(checkpoint: Path | None, out: Path) -> bool:
         (_, kept), (_, saved) = files.load(checkpoint, "fit"), files.load(out, "mlp")
     except (OSError, ValueError):
         return False
-    return any(  # the last network, or the best one
-        all(f"{prefix}{name}" in kept and kept[f"{prefix}{name}"].tobytes() == a.tobytes() for name, a in saved.items())
+    # The best network of replicas has the last count of batches, and each replica's arrays are of another epoch.
+    arrays = {name: array for name, array in saved.items() if array.ndim > 0}
+    return any(
+        all(
+            f"{prefix}{name}" in kept and kept[f"{prefix}{name}"].tobytes() == a.tobytes() for name, a in arrays.items()
+        )
         for prefix in ("", "best/")
     )
 

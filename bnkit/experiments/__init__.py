@@ -46,7 +46,7 @@ def file_stem(name: str, *, quick: bool = False) -> str:
 def of_file(stem: str) -> tuple[str, bool] | None:
     """The experiment that left a file with this stem, and whether its run was quick; None for another file.
 
-    A hyphen and what follows it are the reader's: weight_scale-laptop is weight-scale's too.
+    A suffix after a hyphen is ignored: weight_scale-laptop belongs to weight-scale.
     """
     known = {file_stem(name, quick=quick): (name, quick) for name in QUESTIONS for quick in (False, True)}
     return known.get(stem.partition("-")[0])

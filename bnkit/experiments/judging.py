@@ -5,22 +5,22 @@ import functools
 from collections.abc import Callable
 from typing import Any, Final
 
-from bnkit.experiments.findings import Findings, Verdict
+from bnkit.experiments.findings import Findings
 from bnkit.experiments.records import Record
 
 TOO_SHORT: Final = "too short to judge"
-LEAST_SEEDS = 3  # one or two seeds do not show how far the seeds differ
+MIN_SEEDS = 3  # one or two seeds do not show how far the seeds differ
 _LENGTHS = ("epochs", "rows")  # the settings that make a run shorter than the published one
 
 
 def too_short(settings: Any) -> str:
     """Why a run with these settings can judge no claim; empty where it can.
 
-    A verdict needs `LEAST_SEEDS` seeds, and as many epochs and training rows as the published run, whose settings are
+    A verdict needs `MIN_SEEDS` seeds, and as many epochs and training rows as the published run, whose settings are
     the defaults.
     """
     published = type(settings)()
-    least = {"seeds": LEAST_SEEDS} | {name: getattr(published, name, 0) for name in _LENGTHS}
+    least = {"seeds": MIN_SEEDS} | {name: getattr(published, name, 0) for name in _LENGTHS}
     missing = [
         f"at least {needed:,} {name} (this run has {has:,})"
         for name, needed in least.items()
@@ -30,14 +30,14 @@ def too_short(settings: Any) -> str:
 
 
 def judged(findings: Callable[[list[Record], Any], Findings]) -> Callable[[list[Record], Any], Findings]:
-    """An experiment's `findings`, whose verdicts are `TOO_SHORT` where the run is; their numbers and rules stay."""
+    """Decorate `findings`: a run that is too short gets the verdict `TOO_SHORT`; numbers and rules stay."""
 
     @functools.wraps(findings)
     def judge(records: list[Record], settings: Any) -> Findings:
         found, why = findings(records, settings), too_short(settings)
         if not why:
             return found
-        verdicts = tuple(Verdict(v.claim, TOO_SHORT, v.rule, v.reason) for v in found.verdicts)
+        verdicts = tuple(dataclasses.replace(v, verdict=TOO_SHORT) for v in found.verdicts)
         return dataclasses.replace(found, verdicts=verdicts, too_short=why)
 
     return judge
