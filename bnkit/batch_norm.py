@@ -70,7 +70,8 @@ def batch_norm(
     axis: one axis, adjacent axes, or axis 0 (groups, replicas) and one of those.
     mask: bool, True where an element counts in the statistics; broadcastable to x with x.ndim dimensions, or exactly
         the batch axis. Every element is normalized, and passes on its own dy; a masked loss makes that zero.
-    activation: None or "relu". residual: an array like x.
+    activation: None or "relu"; its backward lets dy through where y, as it was written, is above 0. residual: an array
+        like x.
     ghost: in training, every so many entries of the batch axis have their own statistics, and so has a remainder; the
         running arrays move once, by the mean of theirs.
     reduce: in training, returns the sum of a small array over all ranks, which makes batch norm synchronous: every

@@ -3,6 +3,9 @@
 `xp` is the array namespace. `x`, `y`, `dy`, `residual` and `mask` are `(groups, rows, channels, inner)`; rows and inner
 are reduced. Statistics and parameters are `(groups, channels)`; gamma and beta may be None. All arithmetic is in
 float64 whatever the storage, so a mean of 1e4 at a spread of 1 costs a float32 result nothing.
+
+What was written decides the gate of the ReLU: dy passes where y, as it is stored, is above 0. A positive value that the
+dtype of x rounds to 0 lets nothing through.
 """
 
 from typing import Any, NamedTuple
@@ -84,8 +87,7 @@ def batch_norm_train(
     """
     moments = batch_norm_moments(xp, x, mask=mask)
     rstd = _rstd_of(xp, moments, eps)
-    y, active = _normalize(xp, x, gamma, beta, moments.mean, rstd, mask, residual, activation)
-    y = _store(xp, y, x.dtype, out)
+    y, active = _normalize(xp, x, gamma, beta, moments.mean, rstd, mask, residual, activation, out)
     if running_mean is not None:
         move_running(xp, running_mean, running_var, moments, decay=decay, correction=correction)
     return BatchNormTrain(y, moments, rstd, active)
@@ -107,8 +109,7 @@ def batch_norm_inference(
 ) -> tuple[Array, Array | None]:
     """Normalize by statistics that are given, and the ReLU's bits as in training; `var` is biased."""
     rstd = reciprocal_std(xp, var, eps)
-    y, active = _normalize(xp, x, gamma, beta, _wide(xp, mean), rstd, None, residual, activation)
-    return _store(xp, y, x.dtype, out), active
+    return _normalize(xp, x, gamma, beta, _wide(xp, mean), rstd, None, residual, activation, out)
 
 
 @quiet
@@ -242,13 +243,17 @@ def _normalize(
     mask: Array | None,
     residual: Array | None,
     activation: str | None,
+    out: Array | None,
 ) -> tuple[Array, Array | None]:
     y = _affine(xp, _x_hat(xp, x, mean, rstd, mask), gamma, beta)
     if residual is not None:
         y = y + _wide(xp, residual)
-    if activation is None:
-        return y, None
-    return xp.maximum(y, xp.zeros_like(y)), None if residual is None else pack_bits(xp, y > 0)
+    active = None
+    if activation is not None:
+        if residual is not None:
+            active = pack_bits(xp, _stored_above_zero(xp, y, x.dtype))
+        y = xp.maximum(y, xp.zeros_like(y))
+    return _store(xp, y, x.dtype, out), active
 
 
 def _x_hat(xp: Any, x: Array, mean: Array, rstd: Array, mask: Array | None) -> Array:
@@ -273,11 +278,18 @@ def _through_activation(
     active: Array | None,
 ) -> Array:
     """dy where the ReLU let through, which without a residual x itself still tells."""
-    dy = _wide(xp, dy)
+    upstream = _wide(xp, dy)
     if activation is None:
-        return dy
-    let_through = _affine(xp, x_hat, gamma, beta) > 0 if active is None else unpack_bits(xp, active, dy.shape)
-    return xp.where(let_through, dy, xp.zeros_like(dy))
+        return upstream
+    if active is None:
+        let_through = _stored_above_zero(xp, _affine(xp, x_hat, gamma, beta), dy.dtype)
+    else:
+        let_through = unpack_bits(xp, active, dy.shape)
+    return xp.where(let_through, upstream, xp.zeros_like(upstream))
+
+
+def _stored_above_zero(xp: Any, y: Array, dtype: Any) -> Array:
+    return _wide(xp, xp.astype(y, dtype)) > 0  # a comparison in bfloat16 is not every library's
 
 
 def _gradient_sums(xp: Any, dy: Array, x_hat: Array, mask: Array | None) -> tuple[Array, Array]:

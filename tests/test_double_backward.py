@@ -223,3 +223,14 @@ def test_a_forward_over_its_own_input_is_refused():
     _, cache = batch_norm(case.x, case.gamma, case.beta, *case.running, train=False, out=case.x)
     with pytest.raises(ValueError, match="cache must refer to x as it was"):
         case.double(cache)
+
+
+@pytest.mark.parametrize("with_residual", [False, True])
+def test_a_value_that_float16_rounds_to_0_lets_nothing_through(with_residual: bool) -> None:
+    x, beta = np.zeros((3, 2), np.float16), np.array([2.0**-26, 2.0**-24], np.float32)
+    residual = np.zeros_like(x) if with_residual else None
+    y, cache = bnkit.batch_norm(x, None, beta, train=True, residual=residual, activation="relu")
+    np.testing.assert_array_equal(y > 0, np.broadcast_to([False, True], x.shape))
+    ddbeta = np.ones(2, np.float32)
+    grads = bnkit.batch_norm_double_backward(None, None, ddbeta, np.ones_like(x), cache)
+    np.testing.assert_array_equal(grads.ddy, np.broadcast_to([0, 1], x.shape))

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 
 from bnkit.backend import Backend
-from bnkit.testing import arrays, batch_norm, optimizer, products
+from bnkit.testing import arrays, batch_norm, extremes, optimizer, products
 
 __all__ = ["Check", "backend_checks"]
 
@@ -22,7 +22,7 @@ def backend_checks() -> list[Check]:
     """Every check, as a function of the backend; its name is a sentence."""
     return [
         function
-        for module in (batch_norm, arrays, products, optimizer)
+        for module in (batch_norm, extremes, arrays, products, optimizer)
         for _, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not function.__name__.startswith("_")
     ]

@@ -33,7 +33,8 @@ __device__ __forceinline__ void get_gradient(int gate, const unsigned* active,
         away[v] = widen(x.of[v]) - lines.k[c];
         gradient[v] = widen(dy.of[v]);
         if (gate == by_bits && !flags[v]) gradient[v] = A(0);
-        if (gate == by_x && !(multiply_add(away[v], lines.scale[c], lines.shift[c]) > A(0))) gradient[v] = A(0);
+        const A value = multiply_add(away[v], lines.scale[c], lines.shift[c]);
+        if (gate == by_x && !(value > rounds_to_zero<T>)) gradient[v] = A(0);
     }
 }
 

@@ -31,6 +31,12 @@ template <typename T> __device__ __forceinline__ T narrow(Wide<T> a) { return a;
 template <> __device__ __forceinline__ __half narrow<__half>(float a) { return __float2half_rn(a); }
 template <> __device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float a) { return __float2bfloat16(a); }
 
+// A value above 0 is stored in T as such only where it is above this: half the least number that T holds, which itself
+// is rounded to the even neighbour, 0.
+template <typename T> constexpr Wide<T> rounds_to_zero = 0;
+template <> constexpr float rounds_to_zero<__half> = 0x1p-25f;
+template <> constexpr float rounds_to_zero<__nv_bfloat16> = 0x1p-134f;
+
 // a * b + c with one rounding, so that a ReLU cuts alike wherever its argument is worked out.
 __device__ __forceinline__ float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
 __device__ __forceinline__ double multiply_add(double a, double b, double c) { return fma(a, b, c); }

@@ -29,7 +29,7 @@ __device__ __forceinline__ void put_forward(const ForwardArrays<T>& to,
         const int c = runs ? 0 : v;
         A value = multiply_add(widen(x.of[v]) - lines.k[c], lines.scale[c], lines.shift[c]);
         if (to.residual) value += widen(residual.of[v]);
-        flags[v] = valid && value > A(0);
+        flags[v] = valid && value > rounds_to_zero<T>;
         if (to.relu && value < A(0)) value = A(0);  // NaN stays
         y.of[v] = narrow<T>(value);
     }

@@ -52,7 +52,7 @@ template <typename S, bool residual, bool relu> struct ForwardRow : SumsRow<S> {
     BNKIT_INLINE void map(const Values<V, M>& values, V, index i, Put put) const {
         V value = (load<V>(this->x + i) - values.of[K]) * values.of[SCALE] + values.of[SHIFT];
         if (residual) value += load<V>(added + i);
-        if (residual && relu && active) put_bits(active, i, lanes<V>(), positive(value));
+        if (residual && relu && active) put_bits(active, i, lanes<V>(), lanes_above(value, rounds_to_zero<S>));
         if (relu) value = value < V{} ? V{} : value;  // NaN stays
         put.put(y + i, value);
     }
@@ -147,8 +147,9 @@ template <typename S, Gate gate> struct BackwardRow {
     template <typename V, int M> BNKIT_INLINE V let_through(const Values<V, M>& values, V d, index i) const {
         const V gradient = load<V>(dy + i);
         if constexpr (gate == Gate::by_bits) return where(get_bits(active, i, lanes<V>()), gradient);
-        else if constexpr (gate == Gate::by_x) return d * values.of[SCALE] + values.of[SHIFT] > V{} ? gradient : V{};
-        else return gradient;
+        else if constexpr (gate == Gate::by_x) {
+            return d * values.of[SCALE] + values.of[SHIFT] > V{} + rounds_to_zero<S> ? gradient : V{};
+        } else return gradient;
     }
 
     template <typename V, int M> BNKIT_INLINE Pair<V> term(const Values<V, M>& values, V, index i) const {

@@ -208,22 +208,26 @@ template <typename V> inline V without_first(V v, int count) {
     return lane_numbers<V>() < B{} + static_cast<Element<B>>(count) ? V{} : v;
 }
 
-// Bit i tells whether lane i is above 0.
-template <typename V> inline unsigned positive(V v) {
+// Bit i tells whether lane i is above `limit`.
+template <typename V> inline unsigned lanes_above(V v, Element<V> limit) {
     using T = Element<V>;
     constexpr bool wide = sizeof(T) == 8;
     (void)wide;
 #if defined(__AVX512F__)
-    if constexpr (sizeof(V) == 64 && wide) return _mm512_cmp_pd_mask(bit_cast<__m512d>(v), __m512d{}, _CMP_GT_OQ);
-    if constexpr (sizeof(V) == 64 && !wide) return _mm512_cmp_ps_mask(bit_cast<__m512>(v), __m512{}, _CMP_GT_OQ);
+    if constexpr (sizeof(V) == 64 && wide) {
+        return _mm512_cmp_pd_mask(bit_cast<__m512d>(v), _mm512_set1_pd(limit), _CMP_GT_OQ);
+    }
+    if constexpr (sizeof(V) == 64 && !wide) {
+        return _mm512_cmp_ps_mask(bit_cast<__m512>(v), _mm512_set1_ps(limit), _CMP_GT_OQ);
+    }
 #elif defined(__AVX2__)
-    if constexpr (sizeof(V) == 32 && wide) return _mm256_movemask_pd(bit_cast<__m256d>(v > V{}));
-    if constexpr (sizeof(V) == 32 && !wide) return _mm256_movemask_ps(bit_cast<__m256>(v > V{}));
+    if constexpr (sizeof(V) == 32 && wide) return _mm256_movemask_pd(bit_cast<__m256d>(v > V{} + limit));
+    if constexpr (sizeof(V) == 32 && !wide) return _mm256_movemask_ps(bit_cast<__m256>(v > V{} + limit));
 #endif
     T lane[lanes<V>()];
     std::memcpy(lane, &v, sizeof v);
     unsigned bits = 0;
-    for (int i = 0; i < lanes<V>(); ++i) bits |= static_cast<unsigned>(lane[i] > 0) << i;
+    for (int i = 0; i < lanes<V>(); ++i) bits |= static_cast<unsigned>(lane[i] > limit) << i;
     return bits;
 }
 

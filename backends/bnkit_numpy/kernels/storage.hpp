@@ -20,4 +20,10 @@ template <> struct WideOf<BFloat16> { using type = float; };
 // What S is computed in, and what its parameters and running statistics are stored in.
 template <typename S> using Wide = typename WideOf<S>::type;
 
+// A value above 0 is stored in S as such only where it is above this: half the least number that S holds, which itself
+// is rounded to the even neighbour, 0.
+template <typename S> inline constexpr Wide<S> rounds_to_zero = 0;
+template <> inline constexpr float rounds_to_zero<Half> = 0x1p-25f;
+template <> inline constexpr float rounds_to_zero<BFloat16> = 0x1p-134f;
+
 }  // namespace bnkit
