@@ -18,11 +18,17 @@ from .bits import unpack_bits as unpack_bits
 from .rules import optimizer_step as optimizer_step
 
 Array = Any
+# Where float64 holds no square of a channel's values, they are divided by a power of two, which costs no digit.
+HUGE, TINY, UNIT = 1e130, 1e-130, 2.0**600
+SMALLEST_NORMAL = 2.0**-1022  # of float64
 quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")  # NaN and Inf are no error here
 
 
 class Moments(NamedTuple):
-    """How many elements, their mean, and the sum of their squared distances from it; each `(groups, channels)`."""
+    """How many elements, their mean, and the sum of their squared distances from it; each `(groups, channels)`.
+
+    Of float64 values from about 1e150 on m2 is inf, and of such below 1e-150 it loses digits.
+    """
 
     count: Array
     mean: Array
@@ -51,16 +57,8 @@ def batch_norm_moments(xp: Any, x: Array, *, mask: Array | None = None) -> Momen
 
     The second look at the mean makes it exact for a constant channel.
     """
-    x = _wide(xp, x)
-    if mask is not None:
-        mask = xp.broadcast_to(mask, x.shape)
-    total = _sum(xp, _only(xp, mask, x))
-    count = xp.full_like(total, float(x.shape[1] * x.shape[3])) if mask is None else _sum(xp, _wide(xp, mask))
-    n = xp.where(count > 0, count, xp.ones_like(count))
-    mean = total / n
-    mean = mean + _sum(xp, _only(xp, mask, x - mean)) / n
-    m2 = _sum(xp, _only(xp, mask, (x - mean) ** 2))
-    return Moments(*(a[:, 0, :, 0] for a in (count, mean, m2)))
+    (count, mean, m2), unit = _moments_in_units(xp, x, mask, 0.0)
+    return Moments(count, mean * unit, m2 * unit * unit)
 
 
 @quiet
@@ -85,8 +83,10 @@ def batch_norm_train(
     y = gamma * (x - mean) / sqrt(var + eps) + beta, plus the residual, through the activation ("relu" or None).
     Source: Ioffe & Szegedy 2015, algorithm 1.
     """
-    moments = batch_norm_moments(xp, x, mask=mask)
-    rstd = _rstd_of(xp, moments, eps)
+    in_units, unit = _moments_in_units(xp, x, mask, eps)
+    rstd = 1 / xp.sqrt(variance(xp, in_units, 0) + eps / unit / unit) / unit
+    rstd = xp.where(in_units.count > 0, rstd, xp.zeros_like(rstd))
+    moments = Moments(in_units.count, in_units.mean * unit, in_units.m2 * unit * unit)
     y, active = _normalize(xp, x, gamma, beta, moments.mean, rstd, mask, residual, activation, out)
     if running_mean is not None:
         move_running(xp, running_mean, running_var, moments, decay=decay, correction=correction)
@@ -166,7 +166,7 @@ def batch_norm_backward(
         n = xp.where(count > 0, count, xp.ones_like(count))
         through_statistics = _channel(total_dbeta / n) + x_hat * _channel(total_dgamma / n)
         dx = upstream - _only(xp, mask, through_statistics)
-    dx = dx * _channel(rstd if gamma is None else rstd * _wide(xp, gamma))
+    dx = dx * _channel(rstd) if gamma is None else _scaled(xp, dx, rstd, _wide(xp, gamma))
     parameter = xp.float64 if x.dtype == xp.float64 else xp.float32
     dresidual = xp.astype(upstream, x.dtype) if residual else None  # before `out`, which may be dy
     return BatchNormBackward(
@@ -233,6 +233,36 @@ def softmax_cross_entropy(xp: Any, logits: Array, target: Array) -> tuple[Array,
     return loss, xp.astype(gradient, logits.dtype)
 
 
+def _moments_in_units(xp: Any, x: Array, mask: Array | None, eps: float) -> tuple[Moments, Array | float]:
+    """The moments of x / unit, and unit: 1 unless squares of x would leave float64 and eps does not hide it."""
+    narrow = x.dtype != xp.float64 or 0 in x.shape
+    unit: Array | float = 1.0
+    x = _wide(xp, x)
+    if mask is not None:
+        mask = xp.broadcast_to(mask, x.shape)
+    if not narrow:
+        size = xp.max(xp.abs(_only(xp, mask, x)), axis=(1, 3), keepdims=True)
+        size = xp.maximum(size, xp.full_like(size, eps**0.5))
+        one = xp.ones_like(size)
+        unit = xp.where(size > HUGE, one * UNIT, xp.where(size < TINY, one / UNIT, one))
+        x, unit = x / unit, unit[:, 0, :, 0]
+    total = _sum(xp, _only(xp, mask, x))
+    count = xp.full_like(total, float(x.shape[1] * x.shape[3])) if mask is None else _sum(xp, _wide(xp, mask))
+    n = xp.where(count > 0, count, xp.ones_like(count))
+    mean = total / n
+    mean = mean + _sum(xp, _only(xp, mask, x - mean)) / n
+    m2 = _sum(xp, _only(xp, mask, (x - mean) ** 2))
+    return Moments(*(a[:, 0, :, 0] for a in (count, mean, m2))), unit
+
+
+def _scaled(xp: Any, a: Array, rstd: Array, gamma: Array) -> Array:
+    """a * (rstd * gamma), by one after the other where the product of the two leaves float64."""
+    product = rstd * gamma
+    lost = (xp.isinf(product) | (xp.abs(product) < SMALLEST_NORMAL)) & (gamma != 0)
+    first, second = xp.where(lost, rstd, product), xp.where(lost, gamma, xp.ones_like(gamma))
+    return a * _channel(first) * _channel(second)
+
+
 def _normalize(
     xp: Any,
     x: Array,
@@ -297,11 +327,6 @@ def _gradient_sums(xp: Any, dy: Array, x_hat: Array, mask: Array | None) -> tupl
     if mask is not None:  # no gradient arrives at a masked element, then none may come of a NaN there
         product = xp.where(dy == 0, xp.zeros_like(dy), product)
     return _sum(xp, dy)[:, 0, :, 0], _sum(xp, product)[:, 0, :, 0]
-
-
-def _rstd_of(xp: Any, moments: Moments, eps: float) -> Array:
-    rstd = reciprocal_std(xp, variance(xp, moments, 0), eps)
-    return xp.where(moments.count > 0, rstd, xp.zeros_like(rstd))
 
 
 def _store(xp: Any, a: Array, dtype: Any, out: Array | None) -> Array:

@@ -291,3 +291,29 @@ def test_the_textbook_itself_agrees_with_central_differences() -> None:
         expected = [difference(array, index, loss) for index in np.ndindex(array.shape)]
         # h² times a third derivative, and on platforms where longdouble is double its rounding over h
         np.testing.assert_allclose(gradient.ravel().astype(float), np.array(expected, float), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("power", [531, -565, 1000])
+@pytest.mark.parametrize("masked", [False, True])
+def test_squares_that_leave_float64_cost_no_bit(power: int, masked: bool) -> None:
+    """A power of two comes out again as it went in."""
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(size=(2, 1, 9, 4, 5))
+    results = []
+    for values in (x, np.ldexp(x, power)):
+        mask = rng.random(x.shape) < 2 if masked else None
+        settings: dict[str, Any] = {"decay": 0.9, "eps": 0.0, "correction": 1, "mask": mask}
+        made = reference.batch_norm_train(np, values, None, None, None, None, **settings)
+        options: dict[str, Any] = {"train": True, "count": made.moments.count, "mask": mask}
+        dx = reference.batch_norm_backward(np, dy, values, None, None, made.moments.mean, made.rstd, **options).dx
+        results.append((made.y, made.moments.mean, dx))
+    for near, far, by in zip(*results, (0, power, -power), strict=True):
+        np.testing.assert_array_equal(np.ldexp(near, by), far)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_dx_is_right_where_gamma_over_std_leaves_float64(sign: int) -> None:
+    x = np.zeros((1, 3, 2, 1))
+    dy, large = np.full(x.shape, 2.0 ** (-900 * sign)), np.full((1, 2), 2.0 ** (700 * sign))
+    dx = reference.batch_norm_backward(np, dy, x, large, None, np.zeros((1, 2)), large, train=False).dx
+    np.testing.assert_array_equal(dx, np.full(x.shape, 2.0 ** (500 * sign)))
