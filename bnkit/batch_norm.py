@@ -85,6 +85,13 @@ def batch_norm(
         the backward cannot recover x.
     out: written and returned instead of a new array; must not overlap x or the residual, but in inference may be x.
 
+    Range: y and the gradients are right wherever their dtype holds them, even where it holds neither gamma / std nor
+    the squares of x. The limits: std lies between 6e-309 and 1e308, and x - mean fits float32, or float64 for float64
+    x. running_var becomes inf where its dtype does not hold the variance, and then inference gives beta. reduce, renorm
+    and in_place pass the variance on as float64: with float64 x, their std lies between 1e-154 and 1e154. in_place
+    needs gamma**2 / std within the dtype of gamma. For x narrower than float64, the backward needs dy * (x - mean)
+    within float32 where std lies between 1e-18 and 1e18.
+
     Raises TypeError for a wrong type or dtype or for mixed backends, ValueError for a wrong shape or value and for a
     read-only or overlapping array, before anything is written.
     Source: Ioffe & Szegedy 2015, algorithms 1 and 2; Ioffe 2017, algorithm 1; Rota Bulò et al. 2018, section 3.1.

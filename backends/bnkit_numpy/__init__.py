@@ -1,7 +1,8 @@
 """NumPy arrays on the CPU.
 
-All ops are overridden by the fused kernels of `kernels/`, where they were compiled in; the statistics of a masked batch
-norm, its sums and its gradients are `bnkit.reference`'s, and dense products BLAS's.
+All ops are overridden by the fused kernels of `kernels/`, where they were compiled in. A masked batch norm is that of
+`bnkit.reference`, and so is a whole batch norm of which a channel is spread so little or so far, or has a gamma / std
+so large or so small, that the kernels' arithmetic is not wide enough. Dense products are BLAS's.
 """
 
 import importlib
@@ -108,16 +109,18 @@ class NumpyBackend(Backend):
         activation: str | None = None,
         out: Array | None = None,
     ) -> BatchNormTrain:
-        if mask is not None or not self._fuses(x):
-            options: dict[str, Any] = {"mask": mask, "residual": residual, "activation": activation, "out": out}
-            options |= {"decay": decay, "eps": eps, "correction": correction}
-            plain = super().batch_norm_train(x, gamma, beta, running_mean, running_var, **options)
-            return plain._replace(active=self._kernel_bits(plain.active, x))
-        relu = activation is not None
-        trained: BatchNormTrain = self._kernels.train(
-            x, gamma, beta, running_mean, running_var, residual, out, decay, eps, correction, relu
-        )
-        return trained
+        if mask is None and self._fuses(x):
+            relu = activation is not None
+            trained: BatchNormTrain | None = self._kernels.train(
+                x, gamma, beta, running_mean, running_var, residual, out, decay, eps, correction, relu
+            )
+            if trained is not None:
+                return trained
+            running_mean = running_var = None  # the kernel has moved them
+        options: dict[str, Any] = {"mask": mask, "residual": residual, "activation": activation, "out": out}
+        options |= {"decay": decay, "eps": eps, "correction": correction}
+        plain = super().batch_norm_train(x, gamma, beta, running_mean, running_var, **options)
+        return plain._replace(active=self._kernel_bits(plain.active, x))
 
     def batch_norm_inference(  # type: ignore[override]
         self,
@@ -132,14 +135,16 @@ class NumpyBackend(Backend):
         activation: str | None = None,
         out: Array | None = None,
     ) -> tuple[Array, Array | None]:
-        if not self._fuses(x):
-            options: dict[str, Any] = {"eps": eps, "residual": residual, "activation": activation, "out": out}
-            return super().batch_norm_inference(x, gamma, beta, mean, var, **options)
-        relu = activation is not None
-        result: tuple[Array, Array | None] = self._kernels.inference(
-            x, gamma, beta, mean, var, residual, out, eps, relu
-        )
-        return result
+        if self._fuses(x):
+            relu = activation is not None
+            result: tuple[Array, Array | None] | None = self._kernels.inference(
+                x, gamma, beta, mean, var, residual, out, eps, relu
+            )
+            if result is not None:
+                return result
+        options: dict[str, Any] = {"eps": eps, "residual": residual, "activation": activation, "out": out}
+        y, active = super().batch_norm_inference(x, gamma, beta, mean, var, **options)
+        return y, self._kernel_bits(active, x)
 
     def batch_norm_gradient_sums(  # type: ignore[override]
         self,
@@ -154,12 +159,13 @@ class NumpyBackend(Backend):
         activation: str | None = None,
         active: Array | None = None,
     ) -> tuple[Array, Array]:
-        relu = activation is not None
-        if mask is not None or not self._fuses(x):
-            options = {"mask": mask, "activation": activation, "active": self._plain_bits(active, x)}
-            return super().batch_norm_gradient_sums(dy, x, gamma, beta, mean, rstd, **options)
-        sums: tuple[Array, Array] = self._kernels.gradient_sums(dy, x, gamma, beta, mean, rstd, active, relu)
-        return sums
+        if mask is None and self._fuses(x):
+            relu = activation is not None
+            sums: tuple[Array, Array] | None = self._kernels.gradient_sums(dy, x, gamma, beta, mean, rstd, active, relu)
+            if sums is not None:
+                return sums
+        options = {"mask": mask, "activation": activation, "active": self._plain_bits(active, x)}
+        return super().batch_norm_gradient_sums(dy, x, gamma, beta, mean, rstd, **options)
 
     def batch_norm_backward(  # type: ignore[override]
         self,
@@ -179,16 +185,17 @@ class NumpyBackend(Backend):
         residual: bool = False,
         out: Array | None = None,
     ) -> BatchNormBackward:
-        if mask is not None or not self._fuses(x):
-            options: dict[str, Any] = {"mask": mask, "activation": activation, "residual": residual, "out": out}
-            options |= {"train": train, "count": count, "sums": sums, "active": self._plain_bits(active, x)}
-            return super().batch_norm_backward(dy, x, gamma, beta, mean, rstd, **options)
-        relu = activation is not None
-        total = (None, None, None) if sums is None else (count, *sums)
-        grads: BatchNormBackward = self._kernels.backward(
-            dy, x, gamma, beta, mean, rstd, active, *total, out, train, relu, residual
-        )
-        return grads
+        if mask is None and self._fuses(x):
+            relu = activation is not None
+            total = (None, None, None) if sums is None else (count, *sums)
+            grads: BatchNormBackward | None = self._kernels.backward(
+                dy, x, gamma, beta, mean, rstd, active, *total, out, train, relu, residual
+            )
+            if grads is not None:
+                return grads
+        options: dict[str, Any] = {"mask": mask, "activation": activation, "residual": residual, "out": out}
+        options |= {"train": train, "count": count, "sums": sums, "active": self._plain_bits(active, x)}
+        return super().batch_norm_backward(dy, x, gamma, beta, mean, rstd, **options)
 
     def matmul(self, a: Array, b: Array) -> Array:
         """BLAS, and a kernel where `a` is large and mostly 0, as images are; each replica by itself."""

@@ -33,7 +33,7 @@ def train(
     eps: float,
     correction: int,
     relu: bool,
-) -> BatchNormTrain: ...
+) -> BatchNormTrain | None: ...
 def inference(
     x: Array,
     gamma: Optional,
@@ -44,7 +44,7 @@ def inference(
     out: Optional,
     eps: float,
     relu: bool,
-) -> tuple[Array, Optional]: ...
+) -> tuple[Array, Optional] | None: ...
 def moments(x: Array) -> Moments: ...
 def gradient_sums(
     dy: Array,
@@ -55,7 +55,7 @@ def gradient_sums(
     rstd: Array,
     active: Optional,
     relu: bool,
-) -> tuple[Array, Array]: ...
+) -> tuple[Array, Array] | None: ...
 def backward(
     dy: Array,
     x: Array,
@@ -71,7 +71,7 @@ def backward(
     train: bool,
     relu: bool,
     residual: bool,
-) -> BatchNormBackward: ...
+) -> BatchNormBackward | None: ...
 def softmax_cross_entropy(logits: Array, labels: Optional, weights: Optional, shared: bool) -> tuple[Array, Array]: ...
 def optimizer_step(
     rule: str,

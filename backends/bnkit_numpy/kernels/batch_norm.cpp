@@ -74,7 +74,7 @@ template <typename S> struct MomentsKernel : Sums<S> {
     }
 
     void finish(index channel, index count, const double* first, const double* second) {
-        this->set_moments(lines, channel, count, first, second, call.mean, call.m2);
+        this->set_moments(lines, channel, count, first, second, call.mean, call.m2, nullptr, 0);
     }
 };
 
@@ -95,8 +95,7 @@ template <typename S, bool residual, bool relu> struct TrainKernel : Sums<S> {
 
     void finish(index channel, index count, const double* first, const double* second) {
         const double n = count_of(call.shape);
-        this->set_moments(lines, channel, count, first, second, call.mean, call.m2);
-        for (index c = channel; c < channel + count; ++c) call.rstd[c] = 1 / std::sqrt(call.m2[c] / n + call.eps);
+        this->set_moments(lines, channel, count, first, second, call.mean, call.m2, call.rstd, call.eps);
         set_affine(lines, channel, count, call.mean, call.rstd, call.gamma, call.beta);
         if (!call.running_mean) return;
         const double keep = call.decay, take = 1 - call.decay, left = n - call.correction;
@@ -215,9 +214,10 @@ template <typename S, bool residual, bool relu> void run_train(const Train<S>& t
     Walk<decltype(kernel)>(t.shape, rows, kernel, residual && relu, streamed).reduce_and_map();
 }
 
-template <typename S> void train(const Train<S>& t) {
-    if (t.residual) return t.relu ? run_train<S, true, true>(t) : run_train<S, true, false>(t);
-    t.relu ? run_train<S, false, true>(t) : run_train<S, false, false>(t);
+template <typename S> bool train(const Train<S>& t) {
+    if (t.residual) t.relu ? run_train<S, true, true>(t) : run_train<S, true, false>(t);
+    else t.relu ? run_train<S, false, true>(t) : run_train<S, false, false>(t);
+    return fits(channels_of(t.shape), t.rstd, t.gamma);
 }
 
 template <typename S, bool residual, bool relu> void run_inference(const Inference<S>& f) {
@@ -228,9 +228,11 @@ template <typename S, bool residual, bool relu> void run_inference(const Inferen
     Walk<decltype(kernel)>(f.shape, rows, kernel, exact_tail, streamed).map();
 }
 
-template <typename S> void inference(const Inference<S>& f) {
-    if (f.residual) return f.relu ? run_inference<S, true, true>(f) : run_inference<S, true, false>(f);
-    f.relu ? run_inference<S, false, true>(f) : run_inference<S, false, false>(f);
+template <typename S> bool inference(const Inference<S>& f) {
+    if (!fits(channels_of(f.shape), f.rstd, f.gamma)) return false;
+    if (f.residual) f.relu ? run_inference<S, true, true>(f) : run_inference<S, true, false>(f);
+    else f.relu ? run_inference<S, false, true>(f) : run_inference<S, false, false>(f);
+    return true;
 }
 
 template <typename S> void moments(const MomentsOf<S>& m) {
@@ -247,9 +249,11 @@ template <typename S, Gate gate> void run_backward(const Backward<S>& b) {
     Walk<decltype(kernel)>(b.shape, rows, kernel, exact_tail, streamed).reduce_and_map();
 }
 
-template <typename S> void backward(const Backward<S>& b) {
-    if (b.active) return run_backward<S, Gate::by_bits>(b);
-    b.relu ? run_backward<S, Gate::by_x>(b) : run_backward<S, Gate::open>(b);
+template <typename S> bool backward(const Backward<S>& b) {
+    if (!fits(channels_of(b.shape), b.rstd, b.gamma)) return false;
+    if (b.active) run_backward<S, Gate::by_bits>(b);
+    else b.relu ? run_backward<S, Gate::by_x>(b) : run_backward<S, Gate::open>(b);
+    return true;
 }
 
 template <typename S> constexpr Kernels<S> kernels() { return {&train<S>, &inference<S>, &moments<S>, &backward<S>}; }

@@ -14,6 +14,9 @@ struct Shape {
     index groups, rows, channels, inner;
 };
 
+// A kernel tells whether its arithmetic is wide enough for the channels; where it is not, y is wrong, or nothing was
+// written but, in training, the statistics and the running arrays, which are right.
+//
 // Pointers may be null where a batch norm may lack the thing. The bits of `active` tell where a ReLU let through, a run
 // of whole bytes for each row that is walked (rows.hpp).
 template <typename S> struct Train {
@@ -59,10 +62,10 @@ template <typename S> struct Backward {
 };
 
 template <typename S> struct Kernels {
-    void (*train)(const Train<S>&);
-    void (*inference)(const Inference<S>&);
+    bool (*train)(const Train<S>&);
+    bool (*inference)(const Inference<S>&);
     void (*moments)(const MomentsOf<S>&);
-    void (*backward)(const Backward<S>&);
+    bool (*backward)(const Backward<S>&);
 };
 
 // The kernels as compiled for one SIMD level.

@@ -60,6 +60,7 @@ nb::object new_active(const Shape& s, bool wanted) {
     return owned(PyArray_ZEROS(1, size, NPY_UINT8, 0));
 }
 
+// These four return None where the kernel's arithmetic is not wide enough (batch_norm.hpp).
 nb::object train(nb::handle x, nb::handle gamma, nb::handle beta, nb::handle running_mean, nb::handle running_var,
                 nb::handle residual, nb::handle out, double decay, double eps, int correction, bool relu) {
     return for_storage(x, [&](auto storage) {
@@ -85,7 +86,9 @@ nb::object train(nb::handle x, nb::handle gamma, nb::handle beta, nb::handle run
                             eps,
                             correction,
                             relu};
-        without_gil([&] { kernels<S>().train(call); });
+        bool served = false;
+        without_gil([&] { served = kernels<S>().train(call); });
+        if (!served) return nb::object(nb::none());
         return records().train(y, records().moments(new_count(s), mean, m2), rstd, active);
     });
 }
@@ -124,8 +127,10 @@ nb::object inference(nb::handle x, nb::handle gamma, nb::handle beta, nb::handle
                                 written<S>("out", y, size),
                                 elements_or_null<std::uint8_t>("active", active, active_bytes(s)),
                                 relu};
-        without_gil([&] { kernels<S>().inference(call); });
-        return nb::make_tuple(y, active);
+        bool served = false;
+        without_gil([&] { served = kernels<S>().inference(call); });
+        if (!served) return nb::object(nb::none());
+        return nb::object(nb::make_tuple(y, active));
     });
 }
 
@@ -167,8 +172,10 @@ nb::object gradient_sums(nb::handle dy, nb::handle x, nb::handle gamma, nb::hand
         nb::object dbeta, dgamma;
         call.dbeta = new_statistics(s, dbeta);
         call.dgamma = new_statistics(s, dgamma);
-        without_gil([&] { kernels<S>().backward(call); });
-        return nb::make_tuple(dbeta, dgamma);
+        bool served = false;
+        without_gil([&] { served = kernels<S>().backward(call); });
+        if (!served) return nb::object(nb::none());
+        return nb::object(nb::make_tuple(dbeta, dgamma));
     });
 }
 
@@ -203,7 +210,9 @@ nb::object backward(nb::handle dy, nb::handle x, nb::handle gamma, nb::handle be
         call.dbeta = sums.data();
         call.dgamma = sums.data() + channels;
         call.train = train;
-        without_gil([&] { kernels<S>().backward(call); });
+        bool served = false;
+        without_gil([&] { served = kernels<S>().backward(call); });
+        if (!served) return nb::object(nb::none());
         using A = Wide<S>;
         return records().backward(dx, narrowed<A>(s, call.dgamma), narrowed<A>(s, call.dbeta), dresidual);
     });
