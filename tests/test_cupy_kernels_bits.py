@@ -115,6 +115,15 @@ def test_a_constant_channel_gives_beta_exactly(shape: tuple[int, ...], device: s
 
 @in_both_ways
 @of_every_shape
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_wider_arithmetic_has_the_same_bits_in_every_schedule(shape: tuple[int, ...], dtype: str, device: str) -> None:
+    ops, arrays = ops_on(DEVICES[device]), inputs(shape, np.dtype(dtype))
+    arrays[0] = arrays[0] * arrays[0].dtype.type(1e30 if dtype == "float32" else 1e300)
+    same_in_every_schedule(lambda: step(ops, *arrays))
+
+
+@in_both_ways
+@of_every_shape
 def test_squares_beyond_the_type_and_a_far_first_element_cost_no_digit(shape: tuple[int, ...], device: str) -> None:
     """Where sums of x - k in float32 tell nothing, the moments are taken anew in double."""
     ops = ops_on(DEVICES[device])
@@ -136,6 +145,19 @@ def test_squares_beyond_the_type_and_a_far_first_element_cost_no_digit(shape: tu
 def test_no_thread_reads_what_another_one_writes_at_the_same_time(shape: tuple[int, ...], device: str) -> None:
     """Nor outside of an array, nor shared memory that nobody has written: the checks of a checked module."""
     step(ops_on(DEVICES[device], checked=True), *inputs(shape, np.float32))
+
+
+@pytest.mark.slow
+@in_both_ways
+@of_every_shape
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_threads_of_wider_arithmetic_read_nothing_that_another_one_writes(
+    shape: tuple[int, ...], dtype: str, device: str
+) -> None:
+    """The squares leave the dtype too, so the moments are taken anew."""
+    arrays = inputs(shape, np.dtype(dtype))
+    arrays[0] = arrays[0] * arrays[0].dtype.type(1e30 if dtype == "float32" else 1e300)
+    step(ops_on(DEVICES[device], checked=True), *arrays)
 
 
 @pytest.mark.slow

@@ -136,6 +136,27 @@ def without_active(self: Backend, *args: Any, **options: Any) -> reference.Batch
     return backward(*args, **{**options, "active": None})
 
 
+def gate_of_the_wider_value(self: Backend, dy: Any, x: Any, *args: Any, **options: Any) -> reference.BatchNormBackward:
+    result = backward(dy.astype(np.float64), x.astype(np.float64), *args, **options)
+    stored = (None if a is None else a.astype(x.dtype) for a in (result.dx, result.dresidual))
+    return result._replace(dx=next(stored), dresidual=next(stored))
+
+
+def scale_of_the_dtype(self: Backend, x: Any, gamma: Any, beta: Any, *args: Any, **options: Any) -> Any:
+    result = train(x, gamma, beta, *args, **options)
+    with np.errstate(all="ignore"):
+        scale, shift = (a.astype(x.dtype)[:, None, :, None] for a in (result.rstd * gamma, beta))
+        y = (x - result.moments.mean.astype(x.dtype)[:, None, :, None]) * scale + shift
+    return result._replace(y=y)
+
+
+def squares_as_they_are(self: Backend, x: Any, gamma: Any, beta: Any, *args: Any, **options: Any) -> Any:
+    result = train(x, gamma, beta, *args, **options)
+    var = reference.variance(np, result.moments, 0)
+    y, _ = infer(x, gamma, beta, result.moments.mean, var, **{k: options[k] for k in options if k in INFERENCE})
+    return result._replace(y=y)
+
+
 def swapped(self: Backend, *args: Any, **options: Any) -> reference.BatchNormBackward:
     result = backward(*args, **options)
     return result._replace(dgamma=result.dbeta, dbeta=result.dgamma)
@@ -259,6 +280,9 @@ OUT = "out_is_returned_and_written_whole"
 SUMS = "gradient_sums_are_those_of_the_reference_and_replace_the_own_ones"
 STEPS = "optimizer_steps_are_those_of_the_reference"
 EMPTY = "a_channel_without_elements_gives_beta_and_moves_nothing"
+RANGE = "values_at_the_ends_of_the_range_are_normalized"
+CONSTANT = "a_constant_channel_gives_beta_though_gamma_over_std_overflows"
+GATE = "the_relu_lets_through_where_y_is_stored_above_zero"
 BACKWARD = "batch_norm_backward"
 TRAIN = "batch_norm_train"
 
@@ -276,6 +300,9 @@ MISTAKES: dict[str, tuple[str, Callable[..., Any], str]] = {
     "ignores the residual": (TRAIN, with_changed(train, residual=None), FORWARD),
     "ignores the activation": (TRAIN, with_changed(train, activation=None), FORWARD),
     "writes its input": (TRAIN, writes_x, "inputs_are_left_as_they_were"),
+    "has gamma / std in the dtype of x": (TRAIN, scale_of_the_dtype, RANGE),
+    "multiplies 0 by an infinite gamma / std": (TRAIN, scale_of_the_dtype, CONSTANT),
+    "lets squares overflow": (TRAIN, squares_as_they_are, RANGE),
     "leaks NaN between channels": (TRAIN, leaks_nan, "nan_and_infinity_stay_in_their_channel"),
     "hides NaN": (TRAIN, hides_nan, "nan_and_infinity_stay_in_their_channel"),
     "drops the tail of a tile": (TRAIN, drops_the_tail, FORWARD),
@@ -289,6 +316,7 @@ MISTAKES: dict[str, tuple[str, Callable[..., Any], str]] = {
     "ignores out in backward": (BACKWARD, ignoring_out(backward), OUT),
     "swaps dgamma and dbeta": (BACKWARD, swapped, FORWARD),
     "forgets the bits of residual + ReLU": (BACKWARD, without_active, FORWARD),
+    "passes what was stored as 0": (BACKWARD, gate_of_the_wider_value, GATE),
     "passes dresidual by the ReLU": (BACKWARD, dresidual_before_relu, FORWARD),
     "ignores the mask in backward": (BACKWARD, with_changed(backward, mask=None), FORWARD),
     "ignores the summed sums": (BACKWARD, with_changed(backward, sums=None), SUMS),

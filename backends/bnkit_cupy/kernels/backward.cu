@@ -3,8 +3,8 @@
 // As in train, each block keeps its part of x and dy on the chip, and the blocks of a tile that has several wait for
 // each other in a cooperative launch. Reads x, dy and one bit an element where the forward kept them; writes dx, and
 // dresidual where it is asked for: 3 transfers of the tensor, where two reads cost 5.
-#include "backward.cuh"
 #include "store.cuh"
+#include "wide.cuh"
 
 namespace bnkit {
 
@@ -23,9 +23,32 @@ __global__ void __launch_bounds__(threads, resident<T, V>)
     const int thread = thread_number();
     const Store<T, V, runs, 2, held> kept(tile, {x, dy}, aligned);
     const index channel = tile.channel + (thread < tile.columns ? thread : 0);
-    if (thread < tile.width()) set_affine(shared, thread, channel, mean[channel], rstd[channel], gamma, beta);
-    __syncthreads();
+    bool wide = false;
+    if (thread < tile.width()) {
+        wide = !set_affine(shared, thread, channel, mean[channel], rstd[channel], gamma, beta);
+    }
+    wide = __syncthreads_or(wide);
+    const BackwardArrays<T> to{active, dx, dresidual, gate, train, aligned != 0};
     Sums<A, V, Walk::owned> sums;
+    const auto finish_sums = [&] {
+        add_over_block(memory, tile, sums);
+        if (splits > 1) share_over_splits(memory, tile, partials, arrived, splits);
+        if (thread < tile.width()) {
+            if (!wide) set_gradient_sums(memory, shared, thread, mean[channel], rstd[channel]);
+            const double n = train && count[channel] > 0 ? count[channel] : 1, first = memory.total[0][thread];
+            set_gradient(shared, thread, mean[channel], rstd[channel], n, first, memory.total[1][thread]);
+            if (tile.split == 0 && thread < tile.columns) {
+                dbeta[channel] = static_cast<A>(memory.total[0][thread]);
+                dgamma[channel] = static_cast<A>(memory.total[1][thread]);
+            }
+        }
+        __syncthreads();
+    };
+    if (wide) {  // until its end, so that what is kept needs no registers here
+        add_wide_gradients(sums, gate, active, shared.wide, x, dy, tile);
+        finish_sums();
+        return put_wide_backward(to, shared, x, dy, tile);
+    }
     {
         const OwnLines<A, Walk::owned> lines(shared, tile.column());
         kept.for_each(nullptr, [&](int step, const auto& own, const Vector<T, V>&, index) {
@@ -38,20 +61,8 @@ __global__ void __launch_bounds__(threads, resident<T, V>)
         });
     }
     sums.flush();
-    add_over_block(memory, tile, sums);
-    if (splits > 1) share_over_splits(memory, tile, partials, arrived, splits);
-    if (thread < tile.width()) {
-        set_gradient_sums(memory, shared, thread, mean[channel], rstd[channel]);
-        const double n = train && count[channel] > 0 ? count[channel] : 1;
-        set_gradient(shared, thread, mean[channel], rstd[channel], n, memory.total[0][thread], memory.total[1][thread]);
-        if (tile.split == 0 && thread < tile.columns) {
-            dbeta[channel] = static_cast<A>(memory.total[0][thread]);
-            dgamma[channel] = static_cast<A>(memory.total[1][thread]);
-        }
-    }
-    __syncthreads();
+    finish_sums();
     const OwnGradientLines<A, Walk::owned> lines(shared, tile.column());
-    const BackwardArrays<T> to{active, dx, dresidual, gate, train, aligned != 0};
     kept.for_each(nullptr, [&](int step, const auto& own, const Vector<T, V>&, index element) {
         A away[V], gradient[V];
         get_gradient<T, V, runs>(gate, active, lines, own[0], own[1], tile, tile.first, step, away, gradient);

@@ -4,7 +4,7 @@
 // unless it is null, which it may be where the statistics are constants and no ReLU asks for it, and one bit an element
 // where the forward kept them; writes dx, and dresidual where it is asked for, 16 bytes at a time where the shape
 // allows.
-#include "backward.cuh"
+#include "wide.cuh"
 
 namespace bnkit {
 
@@ -20,16 +20,17 @@ __global__ void __launch_bounds__(threads, 2)
     const Shape shape{groups, rows, channels, inner};
     const Walk tile(shape, gridDim.x - 1 - blockIdx.x, splits, chunk);
     const int thread = thread_number();
+    bool wide = false;
     if (thread < tile.width()) {
         const index channel = tile.channel + (thread < tile.columns ? thread : 0);
-        set_affine(shared, thread, channel, mean[channel], rstd[channel], gamma, beta);
+        wide = !set_affine(shared, thread, channel, mean[channel], rstd[channel], gamma, beta);
         const double n = train ? (count[channel] > 0 ? count[channel] : 1) : 1;
         set_gradient(shared, thread, mean[channel], rstd[channel], n, train ? sum_dy[channel] : 0,
                      train ? sum_dy_x_hat[channel] : 0);
     }
-    __syncthreads();
-    const OwnGradientLines<A, Walk::owned> lines(shared, tile.column());
     const BackwardArrays<T> to{active, dx, dresidual, gate, train, aligned != 0};
+    if (__syncthreads_or(wide)) return put_wide_backward(to, shared, x, dy, tile);
+    const OwnGradientLines<A, Walk::owned> lines(shared, tile.column());
     Batches<T, V, runs, 2> batch(tile, {x, dy}, aligned);
     while (batch.next()) {
 #pragma unroll

@@ -3,7 +3,7 @@
 // Grid: splits * tiles blocks (tile.cuh). Reads x and dy once, in vectors of 16 bytes where the shape allows, and one
 // bit an element where the forward kept them; writes 16 bytes a channel, 16 more for the gradients of gamma and beta in
 // double, and 16 a channel and split where there are several. The last block of a tile adds up the splits in order.
-#include "backward.cuh"
+#include "wide.cuh"
 
 namespace bnkit {
 
@@ -21,31 +21,36 @@ __global__ void __launch_bounds__(threads, V == 8 ? 1 : 2)
     const Shape shape{groups, rows, channels, inner};
     const Walk tile(shape, blockIdx.x, splits, chunk);
     const int thread = thread_number();
+    bool wide = false;
     if (thread < tile.width()) {
         const index channel = tile.channel + (thread < tile.columns ? thread : 0);
-        set_affine(shared, thread, channel, mean[channel], rstd[channel], gamma, beta);
+        wide = !set_affine(shared, thread, channel, mean[channel], rstd[channel], gamma, beta);
     }
-    __syncthreads();
-    const OwnLines<A, Walk::owned> lines(shared, tile.column());
+    wide = __syncthreads_or(wide);
     Sums<A, V, Walk::owned> sums;
-    Batches<T, V, runs, 2> batch(tile, {x, dy}, aligned);
-    while (batch.next()) {
+    if (wide) {
+        add_wide_gradients(sums, gate, active, shared.wide, x, dy, tile);
+    } else {
+        const OwnLines<A, Walk::owned> lines(shared, tile.column());
+        Batches<T, V, runs, 2> batch(tile, {x, dy}, aligned);
+        while (batch.next()) {
 #pragma unroll
-        for (int u = 0; u < batch.size; ++u) {
-            const auto& [input, upstream] = batch.of[u];
-            A away[V], gradient[V];
-            get_gradient<T, V, runs>(gate, active, lines, input, upstream, tile, batch.at, u, away, gradient);
-            if (!batch.valid[u]) continue;
+            for (int u = 0; u < batch.size; ++u) {
+                const auto& [input, upstream] = batch.of[u];
+                A away[V], gradient[V];
+                get_gradient<T, V, runs>(gate, active, lines, input, upstream, tile, batch.at, u, away, gradient);
+                if (!batch.valid[u]) continue;
 #pragma unroll
-            for (int v = 0; v < V; ++v) sums.add(v, gradient[v], gradient[v] * away[v]);
+                for (int v = 0; v < V; ++v) sums.add(v, gradient[v], gradient[v] * away[v]);
+            }
+            sums.flush_in_time(batch.size);
         }
-        sums.flush_in_time(batch.size);
+        sums.flush();
     }
-    sums.flush();
     add_over_block(memory, tile, sums);
     if (!add_over_splits(memory, tile, partials, tickets, splits) || thread >= tile.columns) return;
     const index channel = tile.channel + thread;
-    set_gradient_sums(memory, shared, thread, mean[channel], rstd[channel]);
+    if (!wide) set_gradient_sums(memory, shared, thread, mean[channel], rstd[channel]);
     totals[channel] = memory.total[0][thread];
     totals[shape.total_channels() + channel] = memory.total[1][thread];
     if (dbeta) dbeta[channel] = static_cast<A>(memory.total[0][thread]);

@@ -3,29 +3,69 @@
 //
 // k is the mean as the elements' type of arithmetic holds it, so x - k is exact near it; the rest of the mean goes into
 // shift and offset, in double.
+//
+// Where A is too narrow for that, the elements of the whole tile are taken by WideLines instead (wide.cuh).
 #pragma once
 
 #include "tile.cuh"
 
 namespace bnkit {
 
+// What arithmetic in A does with all its digits.
+template <typename A> struct Range {
+    static constexpr bool narrow = sizeof(A) == sizeof(float);
+    static constexpr double least = narrow ? 0x1p-126 : 0x1p-1022;
+    static constexpr double most = narrow ? 0x1.fffffep127 : 0x1.fffffffffffffp1023;
+    // A variance below which squares lose digits.
+    static constexpr double variance = narrow ? 0x1p-96 : 0x1p-960;
+    // std, and 1 / std, up to which x - k leaves room for a product with dy, of which float takes sizes from 1e-20 to
+    // 1e20, and double from 1e-60 to 1e60.
+    static constexpr double spread = narrow ? 0x1p60 : 0x1p800;
+};
+
+__device__ inline bool within(double a, double least, double most) { return a >= least && a <= most; }
+
+// Whether A is wide enough for a channel: no where x is spread too little or too far, or gamma / std overflows or
+// vanishes although neither gamma nor std does. What is infinite, not a number or 0 is so in any arithmetic.
+template <typename A> __device__ bool fits(double rstd, double gamma) {
+    using R = Range<A>;
+    if (rstd == 0 || !isfinite(rstd)) return true;
+    if (!within(rstd, 1 / R::spread, R::spread)) return false;
+    return !within(fabs(gamma), R::least, R::most) || within(fabs(rstd * gamma), R::least, R::most);
+}
+
+// In double, what the channels give where A is too narrow: x_hat = (x - mean) * rstd, and gamma / std as first * second.
+struct WideLines {
+    double mean[most_columns], rstd[most_columns], first[most_columns], second[most_columns], beta[most_columns];
+};
+
 template <typename A> struct Lines {
     A k[most_columns], scale[most_columns], shift[most_columns];
+    WideLines wide;
 };
 
 template <typename A> struct GradientLines : Lines<A> {
     A slope[most_columns], offset[most_columns];
+    double mean_dy[most_columns], mean_dy_x_hat[most_columns];  // for the wide ones
 };
 
+// Returns whether A is wide enough for the channel.
 template <typename A>
-__device__ void set_affine(Lines<A>& lines, int column, index channel, double mean, double rstd, const A* gamma,
+__device__ bool set_affine(Lines<A>& lines, int column, index channel, double mean, double rstd, const A* gamma,
                            const A* beta) {
-    const double scale = gamma ? rstd * static_cast<double>(gamma[channel]) : rstd;
+    const double factor = gamma ? static_cast<double>(gamma[channel]) : 1.0, scale = rstd * factor;
+    const double plus = beta ? static_cast<double>(beta[channel]) : 0.0;
     const A k = static_cast<A>(mean);
     lines.k[column] = k;
     lines.scale[column] = static_cast<A>(scale);
-    lines.shift[column] = static_cast<A>((beta ? static_cast<double>(beta[channel]) : 0.0) -
-                                         (mean - static_cast<double>(k)) * scale);
+    lines.shift[column] = static_cast<A>(plus - (mean - static_cast<double>(k)) * scale);
+    const bool product = within(fabs(scale), Range<double>::least, Range<double>::most) || factor == 0;
+    lines.wide.mean[column] = mean;
+    lines.wide.rstd[column] = rstd;
+    lines.wide.first[column] = product ? scale : rstd;
+    lines.wide.second[column] = product ? 1 : factor;
+    lines.wide.beta[column] = plus;
+    return fits<A>(rstd, factor);
 }
 
 // sum_dy and sum_dy_x_hat over all n elements that the statistics came from.
@@ -35,6 +75,8 @@ __device__ void set_gradient(GradientLines<A>& lines, int column, double mean, d
     const double slope = -rstd * sum_dy_x_hat / n;
     lines.slope[column] = static_cast<A>(slope);
     lines.offset[column] = static_cast<A>(-sum_dy / n - slope * (mean - static_cast<double>(lines.k[column])));
+    lines.mean_dy[column] = sum_dy / n;
+    lines.mean_dy_x_hat[column] = sum_dy_x_hat / n;
 }
 
 // The lines of a thread's own channels, in registers.

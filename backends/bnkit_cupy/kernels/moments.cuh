@@ -1,13 +1,13 @@
 // A channel's mean and squared distances, from sums of x - k and (x - k)².
 #pragma once
 
+#include "lines.cuh"
 #include "sums.cuh"
 
 namespace bnkit {
 
 constexpr int samples = 8;    // elements of a channel whose mean is k
 constexpr double far = 4;     // (k - mean)² in variances beyond which the moments are taken anew in double
-constexpr double largest = 1.7976931348623157e308;
 
 // count, mean, m2 and rstd, each (groups, channels), one behind the other.
 struct Statistics {
@@ -56,23 +56,38 @@ __device__ void set_near_means(MomentsMemory<Wide<T>>& memory, const Tile<V, run
     __syncthreads();
 }
 
-// The sum of `own` over the block, in every thread.
-__device__ inline double sum_over_block(double (&scratch)[warps], double own) {
-    for (int away = 1; away < warp_threads; away *= 2) own += __shfl_xor_sync(whole_warp, own, away);
+// What `join` makes of all `own` of the block, in every thread.
+template <typename Join> __device__ double over_block(double (&scratch)[warps], double own, Join join) {
+    for (int away = 1; away < warp_threads; away *= 2) own = join(own, __shfl_xor_sync(whole_warp, own, away));
     __syncthreads();  // the one before has been read
     if (thread_number() % warp_threads == 0) scratch[thread_number() / warp_threads] = own;
     __syncthreads();
-    double total = 0;
-    for (int w = 0; w < warps; ++w) total += scratch[w];
+    double total = scratch[0];
+    for (int w = 1; w < warps; ++w) total = join(total, scratch[w]);
     return total;
 }
 
-// By two passes in double, with a second look at the mean: slow, for what the shifted sums cannot do.
+__device__ inline double sum_over_block(double (&scratch)[warps], double own) {
+    return over_block(scratch, own, [](double a, double b) { return a + b; });
+}
+
+// By two passes in double, with a second look at the mean: slow, for what the shifted sums cannot do. Of doubles whose
+// squares a double does not hold, the elements are multiplied by a power of two before.
 template <typename T, typename Memory>
-__device__ void set_exact_moments(Memory& memory, const Shape& shape, const T* x, index channel, int column) {
+__device__ void set_exact_moments(Memory& memory, const Shape& shape, const T* x, index channel, int column,
+                                  double eps) {
     const index elements = shape.rows * shape.inner;
     const double n = shape.count();
-    const auto value = [&](index i) { return static_cast<double>(widen(x[shape.element(channel, i)])); };
+    double by = 1;
+    if (sizeof(T) == sizeof(double)) {
+        double size = sqrt(eps);
+        for (index i = thread_number(); i < elements; i += threads) {
+            size = fmax(size, fabs(static_cast<double>(widen(x[shape.element(channel, i)]))));
+        }
+        size = over_block(memory.block, size, [](double a, double b) { return fmax(a, b); });
+        by = size > 1e130 ? 0x1p-600 : size < 1e-130 ? 0x1p600 : 1;
+    }
+    const auto value = [&](index i) { return static_cast<double>(widen(x[shape.element(channel, i)])) * by; };
     double own = 0;
     for (index i = thread_number(); i < elements; i += threads) own += value(i);
     double mean = sum_over_block(memory.block, own) / n;
@@ -83,8 +98,9 @@ __device__ void set_exact_moments(Memory& memory, const Shape& shape, const T* x
     for (index i = thread_number(); i < elements; i += threads) own += (value(i) - mean) * (value(i) - mean);
     const double m2 = sum_over_block(memory.block, own);
     if (thread_number() == 0) {
-        memory.mean[column] = mean;
-        memory.m2[column] = m2;
+        memory.mean[column] = mean / by;
+        memory.m2[column] = m2 / by / by;
+        memory.rstd[column] = 1 / sqrt(m2 / n + eps * by * by) * by;
     }
 }
 
@@ -98,16 +114,21 @@ __device__ void set_moments(MomentsMemory<Wide<T>>& memory, const Tile<V, runs>&
         const double m2 = memory.sums.total[1][thread] - sum * away;
         memory.mean[thread] = k + away;
         memory.m2[thread] = m2;
-        const bool good = away * away * n <= far * m2 && m2 <= largest;
-        const bool not_a_number = isnan(sum) && !isinf(k);  // and so are the moments already
+        memory.rstd[thread] = 1 / sqrt(m2 / n + eps);
+        bool good = away * away * n <= far * m2 && m2 <= Range<double>::most;
+        if (m2 + n * eps < n * Range<Wide<T>>::variance) {  // and no eps hides what squares have lost
+            // Equal elements are frequent, and have lost nothing: of other ones k is hardly the first.
+            const T& first = x[tile.shape.element(tile.channel + thread, 0)];
+            good = sum == 0 && memory.sums.total[1][thread] == 0 && widen(first) == memory.k[thread];
+        }
+        // x holds NaN, and mean and m2 are so. The other sum tells less: it may be infinity minus infinity.
+        const bool not_a_number = isnan(memory.sums.total[1][thread]) && !isinf(k);
         memory.doubtful[thread] = !good && !not_a_number;
     }
     __syncthreads();
     for (int column = 0; column < tile.columns; ++column) {
-        if (memory.doubtful[column]) set_exact_moments(memory, tile.shape, x, tile.channel + column, column);
+        if (memory.doubtful[column]) set_exact_moments(memory, tile.shape, x, tile.channel + column, column, eps);
     }
-    __syncthreads();
-    if (thread < tile.columns) memory.rstd[thread] = 1 / sqrt(memory.m2[thread] / n + eps);
     __syncthreads();
 }
 

@@ -4,7 +4,7 @@
 // last first, so that of a tensor read from its start on the second-level cache still holds what is asked for next.
 // Reads x, the residual where there is one, and writes y, 16 bytes at a time where the shape allows; one bit an element
 // where bits are kept.
-#include "forward.cuh"
+#include "wide.cuh"
 
 namespace bnkit {
 
@@ -20,16 +20,17 @@ __global__ void __launch_bounds__(threads, V == 1 ? 3 : 2)
     const Shape shape{groups, rows, channels, inner};
     const Walk tile(shape, gridDim.x - 1 - blockIdx.x, splits, chunk);
     const int thread = thread_number();
+    bool wide = false;
     if (thread < tile.width()) {
         const bool there = thread < tile.columns;  // the lines of the others are never used, but they are read
         const index channel = tile.channel + (there ? thread : 0);
         const double given = Statistic{spread, wide_spread}[channel];
         const double rstd = spread_is_variance ? 1 / sqrt(given + eps) : given;
-        set_affine(shared, thread, channel, Statistic{mean, wide_mean}[channel], rstd, gamma, beta);
+        wide = !set_affine(shared, thread, channel, Statistic{mean, wide_mean}[channel], rstd, gamma, beta);
     }
-    __syncthreads();
-    const OwnLines<A, Walk::owned> lines(shared, tile.column());
     const ForwardArrays<T> to{residual, y, active, relu, aligned != 0};
+    if (__syncthreads_or(wide)) return put_wide_forward(to, shared.wide, x, tile);
+    const OwnLines<A, Walk::owned> lines(shared, tile.column());
     Batches<T, V, runs, 2> batch(tile, {x, residual}, aligned);
     while (batch.next()) {
 #pragma unroll

@@ -6,9 +6,9 @@
 // their bits agree: a cooperative launch, since all of them have to be resident. Reads x, the residual where there is
 // one, and writes y, 16 bytes at a time where the shape allows, and one bit an element where bits are kept: 2 transfers
 // of the tensor, where two reads cost 3.
-#include "forward.cuh"
 #include "moments.cuh"
 #include "store.cuh"
+#include "wide.cuh"
 
 namespace bnkit {
 
@@ -48,13 +48,15 @@ __global__ void __launch_bounds__(threads, resident<T, V>)
         store_moments(memory, tile, Statistics(statistics, shape.total_channels()),
                       Running<A>{running_mean, running_var, decay, correction});
     }
+    bool wide = false;
     if (thread < tile.width()) {
         const int column = thread < tile.columns ? thread : 0;
-        set_affine(shared, thread, tile.channel + column, memory.mean[column], memory.rstd[column], gamma, beta);
+        const double mean = memory.mean[column], rstd = memory.rstd[column];
+        wide = !set_affine(shared, thread, tile.channel + column, mean, rstd, gamma, beta);
     }
-    __syncthreads();
-    const OwnLines<A, Walk::owned> lines(shared, tile.column());
     const ForwardArrays<T> to{residual, y, active, relu, aligned != 0};
+    if (__syncthreads_or(wide)) return put_wide_forward(to, shared.wide, x, tile);
+    const OwnLines<A, Walk::owned> lines(shared, tile.column());
     kept.for_each(residual, [&](int step, const auto& own, const Vector<T, V>& added, index element) {
         put_forward<T, V, runs>(to, lines, own[0], added, element, tile, tile.first, step);
     });
