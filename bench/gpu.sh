@@ -61,15 +61,15 @@ step device 20 "$python" -c '
 import bnkit
 print(bnkit.get_backend("cupy").details())' || finish
 # First what no other machine shows, since CuPy compiles its own kernels for the other tests. test_cupy_* needs no GPU.
-own=(tests/test_testing.py tests/test_on_cupy.py)
+own=(tests/testing/test_backend_checks.py tests/backends/cuda/test_on_cupy.py)
 step kernels 40 "$python" -m pytest -q -p no:cacheprovider --maxfail=25 --durations=5 -k cupy "${own[@]}"
 step tests 45 "$python" -m pytest -q -p no:cacheprovider --maxfail=25 --durations=5 -k cupy \
-    --ignore-glob="tests/test_cupy_*" "${own[@]/#/--ignore=}" tests
+    --ignore-glob="tests/backends/cuda/test_cupy_*" "${own[@]/#/--ignore=}" tests
 
 # Blocks of CuPy's pool lie side by side, so what runs past one would not be seen: without the pool. Only bnkit's kernels.
 sanitized=(--kernel-name kns=bnkit --error-exitcode 9 "$python" -m pytest -q -p no:cacheprovider -x)
-sanitized+=(-p memory_without_pool -k "every_backend_passes and cupy" tests/test_testing.py)
-export PYTHONPATH=$PYTHONPATH:$PWD/tests
+sanitized+=(-p memory_without_pool -k "every_backend_passes and cupy" tests/testing/test_backend_checks.py)
+export PYTHONPATH=$PYTHONPATH:$PWD/tests/helpers
 # CuPy asks the runtime what it may not know, and an answer that is an error is none of a kernel.
 step memcheck 45 compute-sanitizer --tool memcheck --report-api-errors no "${sanitized[@]}"
 step racecheck 45 compute-sanitizer --tool racecheck "${sanitized[@]}"

@@ -13,7 +13,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from bnkit import measure
+from bnkit.lab.benchmark import measure
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- bench: made by bench/readme_table.py -->", "<!-- /bench -->"

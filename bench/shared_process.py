@@ -12,7 +12,7 @@ import sys
 import numpy as np
 
 import bnkit
-from bnkit import measure
+from bnkit.lab.benchmark import measure
 
 SHAPE = (100, 100)
 SECONDS = 0.5

@@ -7,8 +7,7 @@ measured in the same run. `bnkit bench` compares with other libraries besides.
 import pytest
 
 import bnkit
-from bnkit import measure
-from bnkit.benchmark import workload
+from bnkit.lab.benchmark import measure, workload
 
 
 @pytest.fixture(scope="module", params=["numpy", "cupy"])

@@ -7,19 +7,23 @@ where. `bnkit.tutorial` has the names of section 6.3 of "Deep Learning from Scra
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .backend import BackendError, backend_of, backends, get_backend, use_backend
-from .batch_norm import BatchNormGrads, batch_norm, batch_norm_backward
+from bnkit.backend import BackendError, backend_of, backends, get_backend, use_backend
+from bnkit.norm.batch_norm import BatchNormGrads, batch_norm, batch_norm_backward
 
 if TYPE_CHECKING:
-    from . import data, optim
-    from .callbacks import EarlyStopping
-    from .double_backward import BatchNormDoubleGrads, batch_norm_double_backward
-    from .folding import fold, fold_weights
-    from .layers import BatchNorm, Dropout, Linear, ReLU, Sequential, Sigmoid, Tanh
-    from .mlp import MLP
-    from .moments import Moments
-    from .statistics import update_statistics
-    from .train import fit
+    from bnkit import data, optim
+    from bnkit.nn.activation import ReLU, Sigmoid, Tanh
+    from bnkit.nn.batch_norm import BatchNorm
+    from bnkit.nn.dropout import Dropout
+    from bnkit.nn.fold import fold, fold_weights
+    from bnkit.nn.linear import Linear
+    from bnkit.nn.mlp import MLP
+    from bnkit.nn.sequential import Sequential
+    from bnkit.nn.statistics import update_statistics
+    from bnkit.norm.double_backward import BatchNormDoubleGrads, batch_norm_double_backward
+    from bnkit.norm.moments import Moments
+    from bnkit.training.callbacks import EarlyStopping
+    from bnkit.training.fit import fit
 
 __all__ = [
     "MLP",
@@ -51,25 +55,33 @@ __all__ = [
 ]
 
 # Imported when first asked for, so that `import bnkit` costs little more than `import numpy` (bench/import_time.py).
-_MODULES = ("data", "experiments", "gradcheck", "measure", "optim", "testing", "tutorial")
+_MODULES = {name: f"bnkit.{name}" for name in ("data", "gradcheck", "measure", "optim", "testing", "tutorial")}
+_MODULES["experiments"] = "bnkit.lab.experiments"
 _HOMES = {
-    "callbacks": ("EarlyStopping",),
-    "double_backward": ("BatchNormDoubleGrads", "batch_norm_double_backward"),
-    "folding": ("fold", "fold_weights"),
-    "layers": ("BatchNorm", "Dropout", "Linear", "ReLU", "Sequential", "Sigmoid", "Tanh"),
-    "mlp": ("MLP",),
-    "moments": ("Moments",),
-    "statistics": ("update_statistics",),
-    "train": ("fit",),
+    "BatchNorm": "nn.batch_norm",
+    "BatchNormDoubleGrads": "norm.double_backward",
+    "Dropout": "nn.dropout",
+    "EarlyStopping": "training.callbacks",
+    "Linear": "nn.linear",
+    "MLP": "nn.mlp",
+    "Moments": "norm.moments",
+    "ReLU": "nn.activation",
+    "Sequential": "nn.sequential",
+    "Sigmoid": "nn.activation",
+    "Tanh": "nn.activation",
+    "batch_norm_double_backward": "norm.double_backward",
+    "fit": "training.fit",
+    "fold": "nn.fold",
+    "fold_weights": "nn.fold",
+    "update_statistics": "nn.statistics",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f".{name}", __name__)
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f".{home}", __name__), name)
+        return importlib.import_module(_MODULES[name])
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"bnkit.{_HOMES[name]}"), name)
     if name == "__version__":
         metadata = importlib.import_module("importlib.metadata")
         try:

@@ -1,5 +1,5 @@
 import sys
 
-from bnkit_command import main
+from bnkit.cli import start
 
-sys.exit(main())
+sys.exit(start())

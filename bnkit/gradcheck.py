@@ -1,41 +1,4 @@
-"""Gradients by central differences, to hold a backward to its forward."""
+"""`bnkit.testing.gradients` by its public name."""
 
-from collections.abc import Callable
-
-import numpy as np
-
-from . import checks
-from .backend import Array
-
-__all__ = ["numerical_gradient"]
-
-
-def numerical_gradient(f: Callable[[], Array], array: Array, h: float = 1e-4) -> np.ndarray:
-    """(f(a + h) - f(a - h)) / 2h for each element a of `array`, as float64 of its shape.
-
-    f takes nothing and returns a scalar that depends on `array`, which is moved in place one element at a time and
-    put back, also where f raises. The error is of order h² + (precision of f) / h.
-    """
-    checks.check_function("f", f, "without arguments")
-    checks.check_real("h", h)
-    if not h > 0:
-        raise ValueError(f"h must be above 0, got {h!r}")
-    backend = checks.check_array("array", array)
-    checks.check_writeable("array", array, backend)
-    gradient = np.empty(tuple(array.shape))
-    before = backend.to_numpy(array).copy()
-    try:
-        for index in np.ndindex(*array.shape):
-            values = []
-            for step in (h, -h):
-                array[index] = float(before[index]) + step
-                values.append(float(f()))
-            array[index] = float(before[index])
-            gradient[index] = (values[0] - values[1]) / (2 * h)
-    finally:
-        array[...] = backend.asarray(before)
-    return gradient
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
+from bnkit.testing.gradients import *  # noqa: F403
+from bnkit.testing.gradients import __all__ as __all__

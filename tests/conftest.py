@@ -15,6 +15,7 @@ import hypothesis
 import pytest
 from cuda_host.host_backend import CudaHostBackend
 from strict_backend import StrictBackend
+from usable_backends import usable
 
 import bnkit
 import bnkit.backend
@@ -36,16 +37,6 @@ def backend(request: pytest.FixtureRequest) -> bnkit.backend.Backend:
 @pytest.fixture
 def cupy_backend() -> bnkit.backend.Backend:
     return usable("cupy")
-
-
-def usable(name: str) -> bnkit.backend.Backend:
-    """The backend; where it cannot run, the test is skipped, or fails if `BNKIT_REQUIRE` names it."""
-    try:
-        return bnkit.get_backend(name)
-    except bnkit.BackendError as error:
-        if name in os.environ.get("BNKIT_REQUIRE", "").split(","):
-            pytest.fail(str(error))
-        pytest.skip(str(error))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,7 +8,7 @@ from small_layers import KEY, draw, linear, on
 
 import bnkit
 from bnkit import BatchNorm, Dropout, Linear, Moments, ReLU, Sequential, Sigmoid, Tanh
-from bnkit.gradcheck import numerical_gradient
+from bnkit.testing.gradients import numerical_gradient
 
 
 class Foreign:

@@ -11,10 +11,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 import bnkit
 
-ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"bnkit": ROOT / "bnkit", **{n: ROOT / "backends" / n for n in ("bnkit_numpy", "bnkit_cupy")}}
 LEVELS = {"x86-64-v4", "x86-64-v3", "x86-64-v2", "x86-64", "neon", "generic"}
 BIN = "Scripts" if os.name == "nt" else "bin"

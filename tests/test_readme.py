@@ -1,9 +1,10 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+from places import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_example_runs_as_it_stands(tmp_path):
@@ -23,4 +24,4 @@ def test_the_two_commands_stand_in_lines_of_their_own():
 
 def test_every_file_that_the_readme_links_to_exists():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("http") or (Path(__file__).parent.parent / target).exists(), target
+        assert target.startswith("http") or (ROOT / target).exists(), target

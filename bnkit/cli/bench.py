@@ -10,14 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bnkit import measure
 from bnkit.backend import Backend, get_backend
-from bnkit.benchmark import experiment
-from bnkit.benchmark import rows as benchmark
-from bnkit.benchmark.plot import plot as draw
-from bnkit.benchmark.rows import Item, Row, Settings
-from bnkit.benchmark.workload import DTYPES
-from bnkit.checkpoint import check_target
 from bnkit.cli import bench_text, results
 from bnkit.cli.interrupts import held_on_demand
 from bnkit.cli.progress import progress
@@ -30,10 +23,16 @@ from bnkit.cli.shared import (
     need,
     prepare,
 )
-from bnkit.experiments import records as record_files
-from bnkit.experiments import weight_scale
-from bnkit.peers import ON_DEVICE, PACKAGES, Peer, PeerError, check_installed, command
-from bnkit.peers.weight_scale import Problem, problem
+from bnkit.lab.benchmark import experiment, measure
+from bnkit.lab.benchmark import rows as benchmark
+from bnkit.lab.benchmark.peers import ON_DEVICE, PACKAGES, Peer, PeerError, check_installed, command
+from bnkit.lab.benchmark.peers.weight_scale import Problem, problem
+from bnkit.lab.benchmark.plot import plot as draw
+from bnkit.lab.benchmark.rows import Item, Row, Settings
+from bnkit.lab.benchmark.workload import DTYPES
+from bnkit.lab.experiments import records as record_files
+from bnkit.lab.experiments import weight_scale
+from bnkit.nn.files import check_target
 
 
 def bench(

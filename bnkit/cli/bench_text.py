@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from bnkit.benchmark import summary
-from bnkit.benchmark.rows import Row
+from bnkit.lab.benchmark import summary
+from bnkit.lab.benchmark.rows import Row
 
 _LEFT = {"case": 18, "op": 27, "dtype": 8}
 _RIGHT = {"µs": 10, "quartiles": 19, "GB/s": 6, "share": 6, "/floor": 7, "ref": 7}

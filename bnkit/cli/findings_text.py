@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bnkit.experiments import findings
+from bnkit.lab.experiments import findings
 
 
 def print_findings(console: Console, found: findings.Findings) -> None:

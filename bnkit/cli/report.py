@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from bnkit import report as reports
-from bnkit.checkpoint import replacing
 from bnkit.cli import results
 from bnkit.cli.shared import OverwriteOption
+from bnkit.lab import report as reports
+from bnkit.nn.files import replacing
 
 
 def report(

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from bnkit.checkpoint import replacing
+from bnkit.nn.files import replacing
 
 FIGURES = (".png", ".pdf", ".svg")
 

@@ -10,9 +10,7 @@ import typer
 from rich.console import Console
 
 from bnkit import data as datasets
-from bnkit import experiments
 from bnkit.backend import get_backend
-from bnkit.checkpoint import check_target
 from bnkit.cli import results
 from bnkit.cli.findings_text import print_findings
 from bnkit.cli.interrupts import held_on_demand
@@ -27,7 +25,9 @@ from bnkit.cli.shared import (
     prepare,
     print_settings,
 )
-from bnkit.experiments import records as record_files
+from bnkit.lab import experiments
+from bnkit.lab.experiments import records as record_files
+from bnkit.nn.files import check_target
 
 app = typer.Typer(no_args_is_help=True, help="Run an experiment, and write its figure and records.")
 

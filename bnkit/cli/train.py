@@ -9,10 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from bnkit import checkpoint as files
 from bnkit import data as datasets
-from bnkit import optim
-from bnkit.callbacks import EarlyStopping, Record
 from bnkit.cli import results
 from bnkit.cli.interrupts import held_on_demand
 from bnkit.cli.progress import progress
@@ -27,8 +24,11 @@ from bnkit.cli.shared import (
     prepare,
     print_settings,
 )
-from bnkit.mlp import ACTIVATIONS, MLP
-from bnkit.train import DivergenceWarning, fit
+from bnkit.nn import files
+from bnkit.nn.mlp import ACTIVATIONS, MLP
+from bnkit.training import optimizers as optim
+from bnkit.training.callbacks import EarlyStopping, Record
+from bnkit.training.fit import DivergenceWarning, fit
 
 MONITORS = ("test_accuracy", "test_loss", "train_accuracy", "loss")
 _METRICS = {

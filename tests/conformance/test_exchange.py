@@ -1,6 +1,6 @@
 """Arrays of PyTorch and JAX that enter by `asarray`: NumPy's backend without a copy, CuPy's from the host.
 
-Their CUDA arrays need a GPU (tests/test_on_cupy.py); these lie on the host.
+Their CUDA arrays need a GPU (tests/backends/cuda/test_on_cupy.py); these lie on the host.
 """
 
 from typing import Any

@@ -29,7 +29,7 @@ COVERED = {
     "test_renorm_stddev_initializer": "bnkit keeps the variance alone, and no second pair of statistics for renorm",
     "test_renorm_inference": "test_batch_renormalization",
     "test_renorm_correctness": "test_batch_renormalization",
-    "test_serialization": "layers are copied and pickled whole, which tests/test_batch_norm_layer.py tests",
+    "test_serialization": "layers are copied and pickled whole, which tests/nn/test_batch_norm_layer.py tests",
 }
 
 
@@ -225,4 +225,6 @@ def test_batch_renormalization(keras: Any, shape: tuple[int, ...], limits: tuple
 
 def test_synchronized_is_keras_on_tensorflow_only(keras: Any) -> None:
     with pytest.raises(ValueError, match="only supported with the TensorFlow backend"):
-        keras.layers.BatchNormalization(synchronized=True)  # `reduce` is tested in tests/test_batch_norm_options.py
+        keras.layers.BatchNormalization(
+            synchronized=True
+        )  # `reduce` is tested in tests/norm/test_batch_norm_options.py

@@ -1,4 +1,4 @@
-// optimizer_step: parameters, and what the rule remembers, moved by their gradient; the rules of bnkit/rules.py.
+// optimizer_step: parameters, and what the rule remembers, moved by their gradient; the rules of bnkit/reference/optimizer.py.
 //
 // Thread t of the grid has the t-th 16 bytes of each flat array. Reads the parameters, the gradient and the memories
 // once, and writes all but the gradient in place: 3 to 7 arrays. The array operations of the reference read and write

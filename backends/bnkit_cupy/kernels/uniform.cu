@@ -1,4 +1,4 @@
-// uniform: float32 in [0, 1), bit for bit those of bnkit/bits.py.
+// uniform: float32 in [0, 1), bit for bit those of bnkit/reference/random.py.
 //
 // Philox4x32-10 (Salmon et al. 2011, table 2): thread t draws the four elements of counter (t, layer, step's halves).
 // Reads nothing and writes 4 bytes an element, each warp 512 on end.

@@ -2,7 +2,7 @@
 // place. A piece of the flat arrays is a task of the threads.
 //
 // Each operation is rounded by itself (the file is compiled without contraction into fused ones), in the order of
-// bnkit/rules.py and in the arrays' type: so an element's bits are the reference's, whatever the level, the threads and
+// bnkit/reference/optimizer.py and in the arrays' type: so an element's bits are the reference's, whatever the level, the threads and
 // the element's place in its array. Plain loops, since the compiler makes vectors of them, square roots included.
 
 #include "optimizer.hpp"

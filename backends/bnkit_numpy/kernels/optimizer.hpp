@@ -7,7 +7,7 @@ namespace bnkit {
 
 using index = std::ptrdiff_t;
 
-// Those of bnkit/rules.py.
+// Those of bnkit/reference/optimizer.py.
 enum class Rule { sgd, momentum, nesterov, adagrad, rmsprop, adam };
 
 // How many arrays a rule remembers, and how many decays weigh what they hold.

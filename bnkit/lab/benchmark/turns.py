@@ -1,0 +1,77 @@
+"""bnkit and its peers take turns in a few rounds, so that a slow moment of the machine meets all of them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bnkit.backend import Backend
+from bnkit.lab.benchmark import measure
+from bnkit.lab.benchmark.measure import Timing
+from bnkit.lab.benchmark.peers import Peer, PeerError
+
+
+def by_turns(
+    call: Callable[[], object],
+    backend: Backend,
+    peers: Sequence[Peer],
+    specification: dict[str, Any],
+    *,
+    rounds: int,
+    seconds: float,
+    warm_up: bool = True,
+) -> tuple[Timing, dict[str, dict[str, Any]]]:
+    """bnkit's time, and by peer its time and the ratio of the two, or why it has none.
+
+    specification: what the peers prepare. seconds: of a block, which is at least one call. warm_up: one call before
+    each block, which is not counted.
+    """
+    sampling = {"seconds": seconds, "least": 1, "warm_up": warm_up}
+    found: dict[str, dict[str, Any]] = {}
+    times: dict[str, list[float]] = {}
+    for peer in peers:
+        try:
+            found[peer.name] = _fastest_entry(peer, specification, sampling)
+            times[peer.name] = []
+        except PeerError as error:
+            found[peer.name] = {"skipped": str(error)}
+    own: list[float] = []
+    for _ in range(rounds):
+        own += measure.sample(call, backend.elapsed, seconds=seconds, least=1, warm_up=warm_up)
+        for peer in peers:
+            if peer.name in times:
+                try:
+                    times[peer.name] += _measured(peer, found[peer.name]["entry"], sampling)
+                except PeerError as error:
+                    found[peer.name] = {"skipped": str(error)}
+                    del times[peer.name]
+    timing = measure.summarize(own)
+    for name, values in times.items():
+        other = measure.summarize(values)
+        found[name] |= {**microseconds(other), "ratio": other.median / timing.median}
+    return timing, found
+
+
+def microseconds(timing: Timing) -> dict[str, float]:
+    return {f"{name}_us": value * 1e6 for name, value in timing._asdict().items()}
+
+
+def _fastest_entry(peer: Peer, specification: dict[str, Any], sampling: dict[str, Any]) -> dict[str, Any]:
+    """Which of the peer's ways is the fastest here, and the first medians of all, or why one has none."""
+    entries = peer.ask({"prepare": specification})["entries"]
+    medians: dict[str, float] = {}
+    failures = []
+    for entry in entries:
+        try:
+            medians[entry] = measure.summarize(_measured(peer, entry, sampling)).median
+        except PeerError as error:
+            if not error.alive:
+                raise
+            failures.append(f"{entry}: {error}")
+    if not medians:
+        raise PeerError("; ".join(failures), alive=True)
+    best = min(medians, key=medians.__getitem__)
+    return {"entry": best, "tried_us": {entry: median * 1e6 for entry, median in medians.items()}}
+
+
+def _measured(peer: Peer, entry: str, sampling: dict[str, Any]) -> list[float]:
+    times: list[float] = peer.ask({"measure": entry, **sampling})["times"]
+    return times

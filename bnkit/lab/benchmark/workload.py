@@ -1,0 +1,124 @@
+"""One call of an op on a case, in the ways that a row may time it."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bnkit import reference
+from bnkit.backend import Array, Backend, dtype_name
+from bnkit.lab.benchmark.measure import OPS, UPDATES, Case, Op
+from bnkit.nn.batch_norm import BatchNorm
+from bnkit.norm.batch_norm import batch_norm, batch_norm_backward
+
+DTYPES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}  # with the bytes of an element
+DECAY, EPS, CORRECTION = 0.9, 1e-5, 1
+DRAWN = 2**24
+
+
+class Arrays(NamedTuple):
+    """The arrays of a case, of a normal distribution; x, dy and out in its shape, the rest in its parameters'.
+
+    Above DRAWN elements the values repeat: the largest cases would take longer to draw than a GPU takes to time them.
+    """
+
+    x: Array
+    dy: Array
+    residual: Array
+    out: Array
+    gamma: Array
+    beta: Array
+    running_mean: Array
+    running_var: Array
+
+
+def arrays(backend: Backend, case: Case, dtype: str) -> Arrays:
+    generator = np.random.default_rng(0)
+    stored = _bfloat16() if dtype == "bfloat16" else dtype
+    parameter = "float64" if dtype == "float64" else "float32"
+    axes = (case.axis,) if isinstance(case.axis, int) else case.axis
+    shape = tuple(case.shape[a] for a in axes)
+
+    def normal(shape: tuple[int, ...], dtype: Any) -> Array:
+        values = generator.standard_normal(min(math.prod(shape), DRAWN), np.float32).astype(dtype)
+        return backend.asarray(np.resize(values, shape))
+
+    x, dy, residual = (normal(case.shape, stored) for _ in range(3))
+    gamma, beta, mean = (normal(shape, parameter) for _ in range(3))
+    var = backend.asarray(generator.uniform(0.5, 2, shape).astype(parameter))
+    return Arrays(x, dy, residual, backend.xp.zeros_like(x), gamma, beta, mean, var)
+
+
+def _bfloat16() -> Any:
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        raise ImportError("bfloat16 arrays need ml_dtypes; run pip install ml_dtypes") from error
+    return ml_dtypes.bfloat16
+
+
+def function_call(a: Arrays, case: Case, name: str) -> Callable[[], object]:
+    """Through `bnkit.batch_norm` or `batch_norm_backward`, with out=."""
+    op = OPS[name]
+    options: dict[str, Any] = {"axis": case.axis, "decay": DECAY, "eps": EPS, "correction": CORRECTION}
+    options |= {"residual": a.residual if op.residual else None, "activation": "relu" if op.relu else None}
+    running = (a.running_mean, a.running_var)
+    if op.kind != "backward":
+        train = op.kind == "train"
+        return lambda: batch_norm(a.x, a.gamma, a.beta, *running, train=train, out=a.out, **options)
+    _, cache = batch_norm(a.x, a.gamma, a.beta, *running, train=True, **options)
+    return lambda: batch_norm_backward(a.dy, cache, out=a.out)
+
+
+def layer_call(backend: Backend, a: Arrays, case: Case, name: str) -> Callable[[], object]:
+    """Through `BatchNorm.forward`, with out=; there is none for a backward."""
+    op = OPS[name]
+    features = tuple(a.gamma.shape) if a.gamma.ndim > 1 else a.gamma.shape[0]
+    layer = BatchNorm(
+        features, axis=case.axis, activation="relu" if op.relu else None, backend=backend, dtype=dtype_name(a.gamma)
+    )
+    residual, train = a.residual if op.residual else None, op.kind == "train"
+    return lambda: layer.forward(a.x, train=train, residual=residual, out=a.out)
+
+
+def op_call(backend: Backend, a: Arrays, case: Case, name: str) -> Callable[[], object]:
+    """Through the backend's own op, on the 4-D view, with out=."""
+    return _on_view(lambda op: getattr(backend, op), backend, a, case, OPS[name])
+
+
+def reference_call(backend: Backend, a: Arrays, case: Case, name: str) -> Callable[[], object]:
+    """Through `bnkit.reference` over the backend's array module."""
+    return _on_view(lambda op: functools.partial(getattr(reference, op), backend.xp), backend, a, case, OPS[name])
+
+
+def update_call(backend: Backend, a: Arrays, name: str, *, by_reference: bool = False) -> Callable[[], object]:
+    """A step over parameters like x, on arrays of its own, through the backend's op or through `bnkit.reference`."""
+    update, xp = UPDATES[name], backend.xp
+    p, memory = a.x + 0, tuple(xp.zeros_like(a.x) for _ in update.decays)
+    op = functools.partial(reference.optimizer_step, xp) if by_reference else backend.optimizer_step
+    return lambda: op(update.rule, p, a.dy, memory, 1e-6, decays=update.decays, eps=1e-8, step=10)
+
+
+def _on_view(
+    find: Callable[[str], Callable[..., Any]], backend: Backend, a: Arrays, case: Case, op: Op
+) -> Callable[[], object]:
+    layout = backend.layout(a.x, case.axis)
+    x, dy, residual, out = (layout.view(backend.xp, array) for array in (a.x, a.dy, a.residual, a.out))
+    parameters = (a.gamma, a.beta, a.running_mean, a.running_var)
+    gamma, beta, mean, var = (backend.xp.reshape(p, layout.flat) for p in parameters)
+    options: dict[str, Any] = {"residual": residual if op.residual else None}
+    options["activation"] = activation = "relu" if op.relu else None
+    if op.kind == "inference":
+        infer = find("batch_norm_inference")
+        return lambda: infer(x, gamma, beta, mean, var, eps=EPS, out=out, **options)
+    train = functools.partial(
+        find("batch_norm_train"), decay=DECAY, eps=EPS, correction=CORRECTION, mask=None, **options
+    )
+    if op.kind == "train":
+        return lambda: train(x, gamma, beta, mean, var, out=out)
+    _, moments, rstd, active = train(x, gamma, beta, mean, var)
+    backward = functools.partial(find("batch_norm_backward"), train=True, count=moments.count, sums=None, mask=None)
+    backward = functools.partial(backward, activation=activation, active=active, residual=op.residual)
+    return lambda: backward(dy, x, gamma, beta, moments.mean, rstd, out=out)

@@ -1,0 +1,81 @@
+"""The record files of a folder, and what their experiments find in them."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bnkit.lab import experiments
+from bnkit.lab.experiments import records as record_files
+from bnkit.lab.experiments.findings import Findings
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A record file: the experiment's name, what was set, where it ran, and what it shows."""
+
+    name: str
+    file: str  # the file's name, without its folder
+    settings: dict[str, Any]
+    versions: dict[str, Any]
+    machine: dict[str, Any]
+    findings: Findings
+
+
+def gather(folder: str | os.PathLike[str]) -> tuple[list[Experiment], dict[str, str]]:
+    """The experiments whose record files lie in `folder`, in the order of their list, and why other .json are left out.
+
+    A record file is named as `bnkit run` does, weight_scale.json, or weight_scale-more.json beside that. The file of a
+    quick run, weight_scale_quick.json, is left out where the folder holds a full run of the experiment.
+    FileNotFoundError where there is no such folder or no record file in it; ValueError, which names the file, where one
+    is damaged.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} must be a folder with record files; make them by bnkit run --out {folder}")
+    left_out: dict[str, str] = {}
+    known: list[tuple[Path, str, bool]] = []
+    for path in sorted(folder.glob("*.json")):
+        named = experiments.of_file(path.stem)
+        if named is None:
+            left_out[path.name] = "not the records of an experiment"
+        else:
+            known.append((path, *named))
+    if not known:
+        raise FileNotFoundError(f"{folder} holds no record file of an experiment; make one by bnkit run --out {folder}")
+    in_full = {name for _, name, quick in known if not quick}
+    found = []
+    for path, name, quick in known:
+        if quick and name in in_full:
+            left_out[path.name] = "a quick run, and the folder holds a full one"
+        else:
+            found.append(_read(path, name))
+    return sorted(found, key=lambda e: (list(experiments.QUESTIONS).index(e.name), Path(e.file).stem)), left_out
+
+
+def _content(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # neither UTF-8 nor JSON
+        raise _damaged(path, str(error)) from error
+
+
+def _read(path: Path, name: str) -> Experiment:
+    content = _content(path)
+    for part, kind in {"settings": dict, "versions": dict, "machine": dict, "records": list}.items():
+        if not isinstance(content, dict) or not isinstance(content.get(part), kind):
+            raise _damaged(path, f"no {part}")
+    if not content["records"]:
+        raise _damaged(path, "its records are empty")
+    module = experiments.load(name)
+    settings = record_files.read_settings(path, module.Settings)
+    try:
+        findings = module.findings(content["records"], settings)
+    except Exception as error:  # a record may lack anything, and be anything
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+    return Experiment(name, path.name, content["settings"], content["versions"], content["machine"], findings)
+
+
+def _damaged(path: Path, why: str) -> ValueError:
+    return ValueError(f"{path} must be a file that an experiment wrote, and is damaged or another ({why})")

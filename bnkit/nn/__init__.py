@@ -1,0 +1,1 @@
+"""Layers and the models made of them."""

@@ -1,0 +1,39 @@
+"""Dropout, whose masks are a function of a key alone."""
+
+from bnkit.backend import Array, Key, checks
+from bnkit.nn.activation import check_backward
+
+
+class Dropout:
+    """Inverted dropout: in training an element is 0 with probability `ratio`, else divided by 1 - ratio.
+
+    Which ones is a function of the key (seed, layer, step) alone. Source: Srivastava et al. 2014, section 10.
+    """
+
+    def __init__(self, ratio: float = 0.5) -> None:
+        checks.check_real("ratio", ratio, least=0.0, below=1.0)
+        self.ratio = float(ratio)
+        self.params: dict[str, Array] = {}
+        self.state: dict[str, Array] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.ratio!r})"
+
+    def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Array | None]:
+        checks.check_bool("train", train)
+        backend = checks.check_array("x", x)
+        if not train or self.ratio == 0:
+            return x, None
+        if key is None:
+            raise ValueError("key must be a tuple (seed, layer, step) to train with dropout, got None; pass one")
+        checks.check_key(key)
+        kept = backend.uniform(key, tuple(x.shape)) >= self.ratio
+        scale = backend.xp.astype(kept, x.dtype) * (1 / (1 - self.ratio))
+        return x * scale, scale
+
+    def backward(self, dy: Array, cache: Array | None) -> tuple[Array, dict[str, Array]]:
+        if cache is None:  # of inference, or of a ratio of 0
+            checks.check_array("dy", dy)
+            return dy, {}
+        check_backward(dy, cache)
+        return dy * cache, {}

@@ -1,0 +1,1 @@
+"""Training: `fit`, its batches, optimizers, checkpoints and callbacks."""

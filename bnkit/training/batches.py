@@ -1,0 +1,151 @@
+"""The batches of `fit`: rows of arrays in an order drawn for each epoch, or the batches of an iterable."""
+
+import math
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from bnkit.backend import Array, Backend, checks
+from bnkit.nn.init import generator
+from bnkit.nn.mlp import MLP, is_mapped
+
+_SAMPLE = 1024  # rows of a memory map that stand for all of it in its checksum
+
+Batch = tuple[Array, Array]
+
+
+class Rows:
+    """Batches of prepared x and t (`MLP.prepare`), in an order drawn from (seed, epoch)."""
+
+    def __init__(self, x: Array, t: Array, batch_size: int, seed: int, *, drop_last: bool = False) -> None:
+        self.x, self.t, self.batch_size, self.seed = x, t, batch_size, seed
+        self.count = x.shape[0] // batch_size if drop_last else math.ceil(x.shape[0] / batch_size)
+
+    def order(self, epoch: int) -> np.ndarray:
+        return generator("order", self.seed, epoch).permutation(self.x.shape[0])
+
+    def epoch(self, number: int, model: MLP) -> Iterator[Batch]:
+        order = self.order(number)
+        for i in range(self.count):
+            rows = order[i * self.batch_size : (i + 1) * self.batch_size]
+            yield taken(model, self.x, rows), taken(model, self.t, rows)
+
+
+class Stream:
+    """The batches of an iterable; an epoch is one pass."""
+
+    def __init__(self, batches: Iterable[Any]) -> None:
+        self.batches = batches
+        self._checked = False  # whether the first batch was seen to be finite
+
+    def once(self) -> bool:
+        """Whether the iterable allows a single pass, as a generator does."""
+        return iter(self.batches) is self.batches
+
+    def epoch(self, number: int, model: MLP) -> Iterator[Batch]:
+        count = 0
+        for batch in self.batches:
+            count += 1
+            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+                raise TypeError(f"data must give batches (x, t), got {_described(batch)} as batch {count} of an epoch")
+            x, t = (a if hasattr(a, "shape") and hasattr(a, "flags") else model.backend.asarray(a) for a in batch)
+            if not self._checked:
+                checks.check_finite("x of the first batch", x, model.dtype)
+                self._checked = True
+            yield x, t
+        if count == 0:
+            raise ValueError(
+                f"data must give a batch in every epoch, got none in epoch {number + 1}; pass a list, or an object "
+                f"whose __iter__ returns a new iterator"
+            )
+
+
+def source(
+    model: MLP, data: Any, batch_size: int | None, seed: int, *, drop_last: bool = False
+) -> tuple[Rows | Stream, Any]:
+    """The batches of `data`, and its test set, or (); checked before anything is trained."""
+    if isinstance(data, list) and len(data) in (2, 4) and all(hasattr(a, "shape") for a in data):
+        names = "(x, t)" if len(data) == 2 else "Dataset(x_train, t_train, x_test, t_test)"
+        raise TypeError(f"data must be a tuple of arrays, got a list of {len(data)} arrays; pass {names}")
+    arrays = isinstance(data, tuple) and all(hasattr(a, "shape") for a in data)
+    if isinstance(data, tuple) and not arrays and batch_size is not None:
+        types = ", ".join(type(a).__name__ for a in data)
+        raise TypeError(f"data must hold arrays, got {types}; convert each by numpy.asarray")
+    if not arrays:
+        if not isinstance(data, Iterable) or isinstance(data, (str, bytes)) or hasattr(data, "shape"):
+            raise TypeError(f"data must be a Dataset, (x, t) or an iterable of batches, got {type(data).__name__}")
+        if batch_size is not None:
+            raise ValueError(f"batch_size must be left out where data gives batches, got {batch_size}")
+        if drop_last:
+            raise ValueError("drop_last must be False where data gives batches, got True; leave out the last one there")
+        return Stream(data), ()
+    if len(data) not in (2, 4):
+        raise TypeError(f"data must be a Dataset or (x, t), got {len(data)} arrays")
+    if batch_size is None:
+        raise TypeError("batch_size must be an int where data is arrays, got None; pass batch_size=100 or another")
+    checks.check_int("batch_size", batch_size)
+    if len(data[0].shape) != 2:
+        raise ValueError(f"data must hold x as (rows, inputs), got {tuple(data[0].shape)}")
+    x, t = model.prepare(*data[:2])
+    checks.check_finite("x", data[0], model.dtype)
+    rows = x.shape[0]
+    if batch_size > rows:
+        raise ValueError(f"batch_size must be at most the {rows} rows of the data, got {batch_size}")
+    _check_last_batch(model, rows, batch_size, drop_last=drop_last)
+    return Rows(x, t, batch_size, seed, drop_last=drop_last), data[2:]
+
+
+def test_set(model: MLP, test: Any) -> Batch:
+    """x and t of a test set, as `MLP.prepare` returns them."""
+    if not isinstance(test, tuple) or len(test) != 2:
+        raise TypeError(f"test must be (x, t), got {type(test).__name__}")
+    if not all(hasattr(a, "shape") for a in test):
+        types = ", ".join(type(a).__name__ for a in test)
+        raise TypeError(f"test must hold arrays, got {types}; convert each by numpy.asarray")
+    prepared = model.prepare(*test)
+    checks.check_finite("x of the test set", test[0], model.dtype)
+    return prepared
+
+
+def taken(model: MLP, a: Array, rows: np.ndarray) -> Array:
+    """Those rows of an array that lies on the backend or in a file."""
+    if is_mapped(a):
+        return model.backend.asarray(np.asarray(np.take(a, rows, axis=0)))
+    return model.backend.xp.take(a, model.backend.asarray(rows), axis=0)
+
+
+def identity(backend: Backend, a: Array) -> list[int]:
+    """Shape and checksum, by which what resumes knows its data; of a memory map some rows stand for all."""
+    shape = a.shape
+    if is_mapped(a) and shape[0] > _SAMPLE:
+        a = a[np.linspace(0, shape[0] - 1, _SAMPLE).astype(np.int64)]
+    return [*shape, zlib.crc32(np.ascontiguousarray(backend.to_numpy(a)).data)]
+
+
+def _check_last_batch(model: MLP, rows: int, batch_size: int, *, drop_last: bool) -> None:
+    """Batch norm that moves a running variance with correction 1 cannot train on a batch of one row."""
+    if not any(norm.moves_statistics for norm in model.norms):
+        return
+    options = model.config["batch_norm"]
+    options = options if isinstance(options, dict) else {}
+    if options.get("correction", 1) == 0:
+        return
+    ghost = options.get("ghost")
+
+    def has_single_row(batch: int) -> bool:
+        return 1 in (batch, ghost, batch % (ghost or batch))
+
+    last = 0 if drop_last else rows % batch_size
+    if not any(has_single_row(batch) for batch in {batch_size, last} - {0}):
+        return
+    got = f"{batch_size} for {rows} rows" + (f" and ghost={ghost}" if ghost else "")
+    remedy = "choose another" if has_single_row(batch_size) else "pass drop_last=True, choose another"
+    raise ValueError(
+        f"batch_size must leave no batch of 1 row to batch norm with correction=1, got {got}; {remedy}, or correction=0"
+    )
+
+
+def _described(batch: Any) -> str:
+    return f"{len(batch)} values" if isinstance(batch, (tuple, list)) else type(batch).__name__
