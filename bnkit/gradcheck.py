@@ -1,4 +1,8 @@
 """`bnkit.testing.gradients` by its public name."""
 
-from bnkit.testing.gradients import *  # noqa: F403
-from bnkit.testing.gradients import __all__ as __all__
+import sys
+
+from bnkit.testing import gradients
+from bnkit.testing.gradients import *  # noqa: F403, which type checkers read
+
+sys.modules[__name__] = gradients

@@ -1,4 +1,8 @@
 """`bnkit.lab.benchmark.measure` by its public name."""
 
-from bnkit.lab.benchmark.measure import *  # noqa: F403
-from bnkit.lab.benchmark.measure import __all__ as __all__
+import sys
+
+from bnkit.lab.benchmark import measure
+from bnkit.lab.benchmark.measure import *  # noqa: F403, which type checkers read
+
+sys.modules[__name__] = measure

@@ -1,4 +1,8 @@
 """`bnkit.training.optimizers` by its public name."""
 
-from bnkit.training.optimizers import *  # noqa: F403
-from bnkit.training.optimizers import __all__ as __all__
+import sys
+
+from bnkit.training import optimizers
+from bnkit.training.optimizers import *  # noqa: F403, which type checkers read
+
+sys.modules[__name__] = optimizers

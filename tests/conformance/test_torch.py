@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bnkit
-from bnkit.training import optimizers as optim
+from bnkit import optim
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed; it comes with the extra 'conformance'")
 

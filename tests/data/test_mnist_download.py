@@ -13,6 +13,7 @@ import pytest
 from mnist_files import NAMES, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, small_mnist, write
 
 from bnkit import data
+from bnkit.data import mnist
 
 pytestmark = pytest.mark.usefixtures("offline")
 
@@ -67,8 +68,8 @@ def mirrors(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[tuple[Mirr
     pair = (Mirror(), Mirror())
     for mirror in pair:
         mirror.files = small_mnist()
-    monkeypatch.setattr(data, "MIRRORS", tuple(mirror.url for mirror in pair))
-    monkeypatch.setattr(data, "MNIST_SHA256", {k: hashlib.sha256(v).hexdigest() for k, v in small_mnist().items()})
+    monkeypatch.setattr(mnist, "MIRRORS", tuple(mirror.url for mirror in pair))
+    monkeypatch.setattr(mnist, "MNIST_SHA256", {k: hashlib.sha256(v).hexdigest() for k, v in small_mnist().items()})
     yield pair
     for mirror in pair:
         mirror.close()

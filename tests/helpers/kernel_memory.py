@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
-from places import HELPERS
+from places import HELPERS, ROOT
 
 Array = np.ndarray[Any, Any]
 GUARD = 128  # bytes before and after, more than the widest vector
@@ -72,9 +72,9 @@ def is_untouched_around(placed: Placed) -> bool:
 
 def start_child(code: str, **environment: str) -> "subprocess.Popen[str]":
     """A new Python that runs `code`, which can import the tests' modules."""
-    code = "import sys; sys.path.insert(0, sys.argv[1])\n" + textwrap.dedent(code)
+    code = "import sys; sys.path[:0] = sys.argv[1:]\n" + textwrap.dedent(code)
     return subprocess.Popen(
-        [sys.executable, "-c", code, str(HELPERS)],
+        [sys.executable, "-c", code, str(HELPERS), str(ROOT / "tests" / "backends" / "cpu")],
         env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from bnkit import MLP, fit
+from bnkit import MLP, fit, optim
 from bnkit.data import Dataset
-from bnkit.training import optimizers as optim
 
 # The same float64 sums, which a batched product or another library may order differently; training amplifies them.
 ROUNDING = {"rtol": 1e-9, "atol": 1e-11}

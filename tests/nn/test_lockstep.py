@@ -13,10 +13,9 @@ from places import HELPERS
 from small_mlp import everything, host
 
 import bnkit
-from bnkit import MLP
+from bnkit import MLP, optim
 from bnkit.lab.experiments import weight_scale
 from bnkit.lab.experiments.weight_scale import Settings
-from bnkit.training import optimizers as optim
 from bnkit_numpy import compiled_kernels
 
 SIZES, REPLICAS, ROWS = (200, 60, 50, 10), 8, 160  # enough products in an epoch to be cut
@@ -249,7 +248,7 @@ def test_the_child_of_a_fork_trains_the_same_also_when_another_thread_is_in_a_ru
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         leave.set()
     """
-    path = os.pathsep.join([str(HELPERS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([str(HELPERS), os.path.dirname(__file__), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "BNKIT_NUM_THREADS": "3"}
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(code)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)

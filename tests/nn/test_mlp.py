@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from small_mlp import OPTIONS, ROUNDING, ROWS, batch, cross_entropy, everything, host, make, stir
 
-from bnkit import MLP
-from bnkit.training import optimizers as optim
+from bnkit import MLP, optim
 
 
 def textbook(model: MLP, x: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from small_mlp import OPTIONS, ROUNDING, batch, host, make
 
-from bnkit.training import optimizers as optim
+from bnkit import optim
 
 
 @pytest.mark.parametrize("lead", [(), (3,)])

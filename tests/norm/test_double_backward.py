@@ -5,8 +5,7 @@ import pytest
 from small_layers import draw, on
 
 import bnkit
-from bnkit import batch_norm_backward, batch_norm_double_backward
-from bnkit.norm import batch_norm
+from bnkit import batch_norm, batch_norm_backward, batch_norm_double_backward
 from bnkit.testing.gradients import numerical_gradient
 
 # Central differences with h = 1e-4: h²/6 of a third derivative, which is of order 10 here, and 1e-16 |f| / h.
@@ -215,7 +214,7 @@ def test_mixed_backends_are_refused():
 def test_statistics_shared_between_ranks_are_refused(backend):
     case = Case(backend, "rows")
     case.options["reduce"] = lambda a: a
-    with pytest.raises(NotImplementedError, match=r"does not know reduce; the formula .* bnkit\.double_backward"):
+    with pytest.raises(NotImplementedError, match=r"does not know reduce; the formula .* bnkit\.norm\.double_backward"):
         case.double()
 
 

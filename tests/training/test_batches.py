@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_training import ROUNDING, Watched, dataset, make, train
 
-from bnkit.training import optimizers as optim
+from bnkit import optim
 
 DATA = dataset()
 

@@ -7,8 +7,7 @@ import pytest
 from small_mlp import everything
 from small_training import dataset, make, train
 
-from bnkit import EarlyStopping
-from bnkit.training import optimizers as optim
+from bnkit import EarlyStopping, optim
 
 
 def test_callbacks_are_called_with_the_record_and_the_model(backend):

@@ -12,8 +12,8 @@ from places import HELPERS
 from small_mlp import everything
 from small_training import ROUNDING, SETTINGS, Watched, dataset, make, train
 
+from bnkit import optim
 from bnkit.nn import files as checkpoint
-from bnkit.training import optimizers as optim
 
 CHILD = """
     import os, signal, sys

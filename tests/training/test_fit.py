@@ -7,9 +7,9 @@ import pytest
 from small_mlp import everything
 from small_training import ROUNDING, Watched, dataset, make, train
 
+from bnkit import optim
 from bnkit.data import Dataset
 from bnkit.nn.init import generator
-from bnkit.training import optimizers as optim
 
 
 def test_an_epoch_sees_every_row_once_and_its_last_batch_is_smaller(backend):

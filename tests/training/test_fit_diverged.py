@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from small_training import make, train
 
-from bnkit import EarlyStopping
-from bnkit.training import optimizers as optim
+from bnkit import EarlyStopping, optim
 
 TOO_FAST = {"batch_norm": False, "dtype": "float32"}
 

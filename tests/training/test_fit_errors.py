@@ -5,8 +5,7 @@ import pytest
 from small_mlp import everything
 from small_training import Watched, dataset, make, train
 
-from bnkit import MLP, EarlyStopping
-from bnkit.training import optimizers as optim
+from bnkit import MLP, EarlyStopping, optim
 
 X, T, X_TEST, T_TEST = dataset()
 MISTAKES = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_params import ALL, SHAPES, bits, host_arrays, on
 
-from bnkit.training import optimizers as optim
+from bnkit import optim
 
 WITH_MEMORY = ALL[1:]
 RATES = [0.1, 0.001, 0.03]

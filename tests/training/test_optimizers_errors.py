@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from small_params import ALL, bits, host_arrays, on
 
-from bnkit import get_backend
-from bnkit.training import optimizers as optim
+from bnkit import get_backend, optim
 
 
 def _missing(params, grads, backend):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_params import host_arrays, on
 
-from bnkit.training import optimizers as optim
+from bnkit import optim
 
 
 def sgd(p, gradients, lr=0.01) -> Iterator[np.ndarray]:

@@ -8,7 +8,7 @@ import pytest
 from small_params import ALL, bits, host_arrays, on
 from small_training import make, train
 
-from bnkit.training import optimizers as optim
+from bnkit import optim
 
 WITH_MEMORY = ALL[1:]
 

@@ -11,8 +11,7 @@ from places import HELPERS
 from small_mlp import everything
 from small_training import dataset, make, train
 
-from bnkit import EarlyStopping
-from bnkit.training import optimizers as optim
+from bnkit import EarlyStopping, optim
 
 
 def stopping(**options):

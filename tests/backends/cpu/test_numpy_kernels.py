@@ -40,8 +40,8 @@ def train_and_back(shape, dtype, activation=None, x=None):
 
 
 def child(code, **environment):
-    code = "import sys; sys.path.insert(0, sys.argv[1])\n" + textwrap.dedent(code)
-    command = [sys.executable, "-c", code, str(HELPERS)]
+    code = "import sys; sys.path[:0] = sys.argv[1:]\n" + textwrap.dedent(code)
+    command = [sys.executable, "-c", code, str(HELPERS), os.path.dirname(__file__)]
     return subprocess.run(
         command, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=True
     )

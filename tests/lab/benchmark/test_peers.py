@@ -95,7 +95,7 @@ def test_the_tutorials_code_computes_batch_norm(case):
 def test_the_other_libraries_are_never_imported_into_this_process(tmp_path):
     code = (
         "import sys, bnkit.lab.benchmark.rows, bnkit.lab.benchmark.plot, bnkit.cli\n"
-        "from bnkit import peers\n"
+        "from bnkit.lab.benchmark import peers\n"
         "for name in peers.PACKAGES:\n"
         "    try: peers.check_installed(name)\n"
         "    except ImportError: pass\n"

@@ -15,7 +15,7 @@ from bnkit.lab.experiments import weight_scale
 SMALL = weight_scale.Settings(data="synthetic", backend="numpy", seeds=1, epochs=2)
 RUN = """
 import json, sys
-from bnkit.peers.weight_scale import prepare
+from bnkit.lab.benchmark.peers.weight_scale import prepare
 entries = prepare(sys.argv[1], json.loads(sys.argv[2]))
 print(json.dumps({name: call().tolist() for name, call in entries.items()}))
 """
@@ -56,6 +56,6 @@ def test_the_tutorials_code_in_float64_gets_the_very_accuracies():
 
 
 def test_the_process_that_measures_imports_no_peer():
-    code = "import sys; from bnkit.peers import weight_scale; print({'torch', 'jax'} & set(sys.modules))"
+    code = "import sys; from bnkit.lab.benchmark.peers import weight_scale; print({'torch', 'jax'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

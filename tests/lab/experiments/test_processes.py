@@ -211,7 +211,7 @@ SCRIPT = """
     import signal, sys
     sys.path.insert(0, {tests!r})
     import bnkit, process_parts
-    from bnkit.experiments import parts
+    from bnkit.lab.experiments import parts
     signal.signal(signal.SIGINT, signal.default_int_handler)
     parts._WORTH_PROCESSES = 0
     bnkit.get_backend("numpy").threads = 2
