@@ -24,7 +24,8 @@ from bnkit.cli.shared import (
     prepare,
     print_settings,
 )
-from bnkit.nn import files
+from bnkit.data.files import check_target
+from bnkit.nn import archive
 from bnkit.nn.mlp import ACTIVATIONS, MLP
 from bnkit.training import optimizers as optim
 from bnkit.training.callbacks import EarlyStopping, Record
@@ -103,7 +104,7 @@ def train(
     for path in (out, checkpoint):
         if path is not None:
             prepare(path.parent)
-            files.check_target(path)
+            check_target(path)
     print_settings("train", {"data": repr(loaded), **model.config, "optimizer": repr(stepper), "epochs": epochs})
     stopping = EarlyStopping(monitor, patience=patience or epochs, restore_best=restore_best)
     done: list[Record] = []
@@ -193,7 +194,7 @@ def _holds_network_of(checkpoint: Path | None, out: Path) -> bool:
     if checkpoint is None:
         return False
     try:
-        (_, kept), (_, saved) = files.load(checkpoint, "fit"), files.load(out, "mlp")
+        (_, kept), (_, saved) = archive.load(checkpoint, "fit"), archive.load(out, "mlp")
     except (OSError, ValueError):
         return False
     # The best network of replicas has the last count of batches, and each replica's arrays are of another epoch.

@@ -4,12 +4,11 @@ import os
 from collections.abc import Callable
 
 from bnkit.backend.messages import shown
+from bnkit.data import digits, mnist, synthetic
 from bnkit.data.dataset import INSTALL_DEMO as INSTALL_DEMO
 from bnkit.data.dataset import Dataset
-from bnkit.data.digits import digits
 from bnkit.data.idx import IDX_DTYPES, read_idx
-from bnkit.data.mnist import MIRRORS, MNIST_SHA256, load_mnist_raw, mnist
-from bnkit.data.synthetic import synthetic
+from bnkit.data.mnist import MIRRORS, MNIST_SHA256, load_mnist_raw
 
 __all__ = ["IDX_DTYPES", "LOADERS", "MIRRORS", "MNIST_SHA256", "Dataset", "load", "load_mnist_raw", "read_idx"]
 
@@ -33,9 +32,9 @@ def load(name: str, *, path: str | os.PathLike[str] | None = None) -> Dataset:
 
 
 LOADERS: dict[str, Callable[[str | os.PathLike[str] | None], Dataset]] = {
-    "mnist": mnist,
-    "digits": digits,
-    "synthetic": synthetic,
+    "mnist": mnist.load,
+    "digits": digits.load,
+    "synthetic": synthetic.load,
 }
 """Every dataset's name -> what loads it from a data directory or None."""
 

@@ -26,7 +26,7 @@ MIRRORS: tuple[str, ...] = (
 """Where the files of `MNIST_SHA256` are downloaded from, tried in turn."""
 
 
-def mnist(path: str | os.PathLike[str] | None) -> Dataset:
+def load(path: str | os.PathLike[str] | None) -> Dataset:
     x_train, t_train, x_test, t_test = load_mnist_raw(path)
 
     def scaled(x: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

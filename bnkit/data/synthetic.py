@@ -9,7 +9,7 @@ from bnkit.data.dataset import Dataset
 SYNTHETIC_SEED = 0
 
 
-def synthetic(path: str | os.PathLike[str] | None) -> Dataset:
+def load(path: str | os.PathLike[str] | None) -> Dataset:
     rng = np.random.default_rng(SYNTHETIC_SEED)
     centres = rng.standard_normal((10, 64))
     t = rng.integers(10, size=1500)

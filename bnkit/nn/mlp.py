@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from bnkit.backend import Array, Backend, checks, dtype_name, get_backend
-from bnkit.nn import files as checkpoint
-from bnkit.nn import lockstep
+from bnkit.nn import archive, lockstep
 from bnkit.nn.activation import ReLU, Sigmoid, Tanh
 from bnkit.nn.batch_norm import BatchNorm
 from bnkit.nn.dropout import Dropout
@@ -258,12 +257,12 @@ class MLP:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to `path` as an .npz file, whole or not at all."""
-        checkpoint.save(path, "mlp", self.config, self.arrays())
+        archive.save(path, "mlp", self.config, self.arrays())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], backend: str | Backend | None = None) -> "MLP":
         """The network that `save` wrote, on any backend; ValueError where the file is not one."""
-        config, arrays = checkpoint.load(path, "mlp")
+        config, arrays = archive.load(path, "mlp")
         if set(config) != _CONFIG:
             raise ValueError(f"{os.fspath(path)} must describe {sorted(_CONFIG)}, got {sorted(config)}")
         model = cls(**config, backend=backend)
@@ -282,7 +281,7 @@ class MLP:
         variance is negative. NaN is no error: a network that diverged has such statistics.
         """
         own = self._own()
-        checkpoint.check_names(own, arrays, source)
+        archive.check_names(own, arrays, source)
         _check_variances(arrays, source)
         for name, array in own.items():
             checks.check_writeable(name, array, self.backend)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bnkit.nn import files as checkpoint
+from bnkit.nn import archive
 from bnkit.nn.mlp import MLP
 from bnkit.training.batches import Batch, Rows, Stream, identity
 from bnkit.training.callbacks import EarlyStopping, Record
@@ -34,12 +34,12 @@ class Training:
     def load_into(self, model: MLP, optimizer: Optimizer) -> None:
         """Write network and memory into the model and the optimizer; ValueError before that where they do not fit."""
         known = model.arrays()
-        checkpoint.check_names(known, self.network, self.source)
+        archive.check_names(known, self.network, self.source)
         if self.best:
-            checkpoint.check_names(known, self.best, f"{self.source}: best network")
+            archive.check_names(known, self.best, f"{self.source}: best network")
         parameters = {k.removeprefix("params/"): a for k, a in known.items() if k.startswith("params/")}
         slots = {f"{name}/{slot}": a for name, a in parameters.items() for slot in optimizer.slots}
-        checkpoint.check_names({k: slots.get(k) for k in self.memory}, self.memory, f"{self.source}: optimizer")
+        archive.check_names({k: slots.get(k) for k in self.memory}, self.memory, f"{self.source}: optimizer")
         model.set_arrays(self.network, source=self.source)
         optimizer.reset()
         optimizer.steps, optimizer.lr = self.steps, self.lr
@@ -70,7 +70,7 @@ def settings_of(
 
 def load(path: str | os.PathLike[str], settings: Record) -> Training:
     """The training in the file; ValueError where its settings differ."""
-    description, arrays = checkpoint.load(path, "fit")
+    description, arrays = archive.load(path, "fit")
     source = f"checkpoint {os.fspath(path)}"
     wanted, present = json.loads(json.dumps(settings)), description.get("settings", {})
     differing = [k for k in {**wanted, **present} if present.get(k) != wanted.get(k)]
@@ -107,7 +107,7 @@ def save(
             description["best_epoch"] = np.asarray(callback.best_epoch).tolist()
             arrays |= {f"best/{name}": array for name, array in callback.best_arrays.items()}
     Path(path).parent.mkdir(parents=True, exist_ok=True)  # it was there at the start, and is what a resumption needs
-    checkpoint.save(path, "fit", description, arrays)
+    archive.save(path, "fit", description, arrays)
 
 
 def _completed(record: Record) -> Record:

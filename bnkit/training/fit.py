@@ -12,8 +12,8 @@ import numpy as np
 from bnkit.backend import Array, checks
 from bnkit.backend.messages import shown
 from bnkit.data import Dataset
+from bnkit.data.files import check_target
 from bnkit.nn import lockstep
-from bnkit.nn.files import check_target
 from bnkit.nn.mlp import MLP
 from bnkit.training import batches
 from bnkit.training import checkpoint as training_checkpoint

@@ -67,8 +67,10 @@ def mirrors(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[tuple[Mirr
     pair = (Mirror(), Mirror())
     for mirror in pair:
         mirror.files = small_mnist()
-    monkeypatch.setattr(data, "MIRRORS", tuple(mirror.url for mirror in pair))
-    monkeypatch.setattr(data, "MNIST_SHA256", {k: hashlib.sha256(v).hexdigest() for k, v in small_mnist().items()})
+    monkeypatch.setattr("bnkit.data.mnist.MIRRORS", tuple(mirror.url for mirror in pair))
+    monkeypatch.setattr(
+        "bnkit.data.mnist.MNIST_SHA256", {k: hashlib.sha256(v).hexdigest() for k, v in small_mnist().items()}
+    )
     yield pair
     for mirror in pair:
         mirror.close()
