@@ -1,6 +1,5 @@
 """Multilayer perceptrons: Linear, batch norm, activation and dropout for each hidden layer, and a last Linear."""
 
-import copy
 import functools
 import itertools
 import operator
@@ -11,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from bnkit.backend import Array, Backend, checks, dtype_name, get_backend
-from bnkit.nn import archive, lockstep
+from bnkit.nn import archive
 from bnkit.nn.activation import ReLU, Sigmoid, Tanh
 from bnkit.nn.batch_norm import BatchNorm
 from bnkit.nn.dropout import Dropout
-from bnkit.nn.init import Init
-from bnkit.nn.layer import Arrays, Layer, per_replica
+from bnkit.nn.init import Init, per_replica
+from bnkit.nn.layer import Arrays, Layer, replace
 from bnkit.nn.linear import Linear
 from bnkit.nn.sequential import Sequential
 from bnkit.reference import quiet
@@ -229,12 +228,10 @@ class MLP:
         """The model of some of the replicas, on the same memory: to train it is to train them in this one."""
         if self.replicas is None:
             raise ValueError("a model without replicas must stay whole; pass replicas to MLP")
-        own = copy.copy(self)
-        own.network = lockstep.part(self.network, replicas)
-        own.config = {k: v[replicas] if k in ("init", "seed") else v for k, v in self.config.items()}
-        own.seed = own.config["seed"]
-        own.replicas = own.config["replicas"] = replicas.stop - replicas.start
-        return own
+        config = {k: v[replicas] if k in ("init", "seed") else v for k, v in self.config.items()}
+        config["replicas"] = replicas.stop - replicas.start
+        network = self.network.part(replicas)
+        return replace(self, network=network, config=config, seed=config["seed"], replicas=config["replicas"])
 
     @quiet
     def prepare(self, x: Array, t: Array) -> tuple[Array, Array]:

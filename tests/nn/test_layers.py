@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from small_layers import KEY, draw, host_params, linear, network, on
 
-from bnkit import BatchNorm, Dropout, Linear, ReLU, Sequential, Sigmoid, Tanh
-from bnkit.norm import batch_norm
+from bnkit import BatchNorm, Dropout, Linear, ReLU, Sequential, Sigmoid, Tanh, batch_norm
 
 LAYERS = {
     "linear": (linear, (7, 5)),
