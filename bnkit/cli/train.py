@@ -26,7 +26,8 @@ from bnkit.cli.shared import (
 )
 from bnkit.data.files import check_target
 from bnkit.nn import archive
-from bnkit.nn.mlp import ACTIVATIONS, MLP
+from bnkit.nn.architecture import ACTIVATIONS
+from bnkit.nn.mlp import MLP
 from bnkit.training import optimizers as optim
 from bnkit.training.callbacks import EarlyStopping, Record
 from bnkit.training.fit import DivergenceWarning, fit

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from bnkit.backend import Array, Backend, checks
+from bnkit.nn.data_format import is_mapped
 from bnkit.nn.init import generator
-from bnkit.nn.mlp import MLP, is_mapped
+from bnkit.nn.mlp import MLP
 
 _SAMPLE = 1024  # rows of a memory map that stand for all of it in its checksum
 
