@@ -23,6 +23,7 @@ from bnkit.cli.shared import (
     need,
     prepare,
 )
+from bnkit.data.files import check_target
 from bnkit.lab.benchmark import experiment, measure
 from bnkit.lab.benchmark import rows as benchmark
 from bnkit.lab.benchmark.peers import ON_DEVICE, PACKAGES, Peer, PeerError, check_installed, command
@@ -32,7 +33,6 @@ from bnkit.lab.benchmark.rows import Item, Row, Settings
 from bnkit.lab.benchmark.workload import DTYPES
 from bnkit.lab.experiments import records as record_files
 from bnkit.lab.experiments import weight_scale
-from bnkit.nn.files import check_target
 
 
 def bench(

@@ -7,8 +7,8 @@ import typer
 
 from bnkit.cli import results
 from bnkit.cli.shared import OverwriteOption
+from bnkit.data.files import replacing
 from bnkit.lab import report as reports
-from bnkit.nn.files import replacing
 
 
 def report(

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from bnkit.nn.files import replacing
+from bnkit.data.files import replacing
 
 FIGURES = (".png", ".pdf", ".svg")
 

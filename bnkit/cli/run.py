@@ -25,9 +25,9 @@ from bnkit.cli.shared import (
     prepare,
     print_settings,
 )
+from bnkit.data.files import check_target
 from bnkit.lab import experiments
 from bnkit.lab.experiments import records as record_files
-from bnkit.nn.files import check_target
 
 app = typer.Typer(no_args_is_help=True, help="Run an experiment, and write its figure and records.")
 

@@ -24,19 +24,14 @@ from bnkit.cli.shared import (
     prepare,
     print_settings,
 )
-from bnkit.nn import files
-from bnkit.nn.mlp import ACTIVATIONS, MLP
+from bnkit.data.files import check_target
+from bnkit.nn import archive
+from bnkit.nn.architecture import ACTIVATIONS
+from bnkit.nn.mlp import MLP
 from bnkit.training import optimizers as optim
 from bnkit.training.callbacks import EarlyStopping, Record
+from bnkit.training.epoch import METRICS
 from bnkit.training.fit import DivergenceWarning, fit
-
-MONITORS = ("test_accuracy", "test_loss", "train_accuracy", "loss")
-_METRICS = {
-    "loss": "training loss",
-    "train_accuracy": "training accuracy",
-    "test_accuracy": "test accuracy",
-    "test_loss": "test loss",
-}
 
 
 def train(
@@ -63,7 +58,7 @@ def train(
     seed: Annotated[str, typer.Option(help="Of weights, dropout and order; with replicas, a,b,c.")] = "0",
     drop_last: Annotated[bool, typer.Option("--drop-last", help="Leave out a last batch that is smaller.")] = False,
     patience: Annotated[int | None, typer.Option(min=1, help="Stop after so many epochs without progress.")] = None,
-    monitor: Annotated[str, one_of(MONITORS, "What must progress")] = "test_accuracy",
+    monitor: Annotated[str, one_of(METRICS, "What must progress")] = "test_accuracy",
     restore_best: Annotated[bool, typer.Option("--restore-best", help="Save the best epoch's network.")] = False,
     checkpoint: Annotated[Path | None, typer.Option(help="Written each epoch; a killed run goes on from it.")] = None,
     backend: BackendOption = None,
@@ -103,7 +98,7 @@ def train(
     for path in (out, checkpoint):
         if path is not None:
             prepare(path.parent)
-            files.check_target(path)
+            check_target(path)
     print_settings("train", {"data": repr(loaded), **model.config, "optimizer": repr(stepper), "epochs": epochs})
     stopping = EarlyStopping(monitor, patience=patience or epochs, restore_best=restore_best)
     done: list[Record] = []
@@ -173,10 +168,10 @@ def _print_result(records: Sequence[Record], stopping: EarlyStopping) -> None:
         epochs = np.where(np.atleast_1d(stopping.best_epoch), stopping.best_epoch, last)
     best = "" if np.all(epochs == last) else f", best by {stopping.monitor}: {', '.join(map(str, epochs))}"
     typer.echo(f"epochs: {last}{best}")
-    for field, name in _METRICS.items():
+    for field, metric in METRICS.items():
         table = np.array([record[field] for record in records]).reshape(last, -1)
         values = table[np.broadcast_to(epochs, table.shape[1]) - 1, np.arange(table.shape[1])]
-        typer.echo(f"{name}: {', '.join(f'{v:.4f}' for v in values)}")
+        typer.echo(f"{metric.label}: {', '.join(f'{v:.4f}' for v in values)}")
 
 
 def _save(model: MLP, out: Path) -> None:
@@ -193,7 +188,7 @@ def _holds_network_of(checkpoint: Path | None, out: Path) -> bool:
     if checkpoint is None:
         return False
     try:
-        (_, kept), (_, saved) = files.load(checkpoint, "fit"), files.load(out, "mlp")
+        (_, kept), (_, saved) = archive.load(checkpoint, "fit"), archive.load(out, "mlp")
     except (OSError, ValueError):
         return False
     # The best network of replicas has the last count of batches, and each replica's arrays are of another epoch.

@@ -8,8 +8,9 @@ import numpy as np
 from bnkit.backend import Array, Backend, Key, checks, dtype_name, get_backend, owner
 from bnkit.backend.layout import is_int
 from bnkit.backend.messages import shown
+from bnkit.nn.activation import ReLU
 from bnkit.nn.buffers import Buffers
-from bnkit.nn.layer import Arrays, call_text
+from bnkit.nn.layer import Arrays, Layer, call_text, computes_as, replace, views
 from bnkit.norm import arguments
 from bnkit.norm.batch_norm import batch_norm, batch_norm_backward
 from bnkit.norm.synchronous import Reduce
@@ -144,6 +145,26 @@ class BatchNorm:
         The cache refers to x, or to y with in_place=True, which must keep its values until the backward. Nothing checks
         this. To write to x earlier, pass x.copy().
         """
+        return self._normalize(x, self.activation, train=train, mask=mask, residual=residual, out=out)
+
+    def fuses(self, after: Layer) -> bool:
+        """Whether `forward_fused` includes `after`: a ReLU, and no subclass of it that computes something else."""
+        return self.activation is None and not self.in_place and computes_as(after, ReLU)
+
+    def forward_fused(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, BatchNormCache]:
+        """`forward` and the ReLU after it in one pass; `backward` of the cache is that of both."""
+        return self._normalize(x, "relu", train=train)
+
+    def _normalize(
+        self,
+        x: Array,
+        activation: str | None,
+        *,
+        train: bool,
+        mask: Array | None = None,
+        residual: Array | None = None,
+        out: Array | None = None,
+    ) -> tuple[Array, BatchNormCache]:
         checks.check_bool("train", train)
         if not self._fits(x):
             owner(x, "x")
@@ -180,7 +201,7 @@ class BatchNorm:
             correction=self.correction,
             mask=mask,
             residual=residual,
-            activation=self.activation,
+            activation=activation,
             out=out,
         )
         if moves and count is not None and (0 not in x.shape or (self.reduce is not None and seen(cache))):
@@ -232,6 +253,15 @@ class BatchNorm:
         if parameters and self.frozen:
             self.params, self.frozen = self.frozen, {}
         self._keeps_statistics = self._keeps_statistics and not statistics
+
+    def part(self, replicas: slice) -> "BatchNorm":
+        """The layer of some replicas, on the same memory; the one with the first replica counts the batches for all."""
+        state = views({name: a for name, a in self.state.items() if name != "count"}, replicas)
+        if "count" in self.state:
+            state["count"] = self.state["count"] if replicas.start == 0 else self.state["count"].copy()
+        features = (replicas.stop - replicas.start, *self.features[1:])
+        params, frozen = views(self.params, replicas), views(self.frozen, replicas)
+        return replace(self, params=params, frozen=frozen, state=state, features=features)
 
     @property
     def moves_statistics(self) -> bool:

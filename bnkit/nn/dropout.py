@@ -1,20 +1,24 @@
-"""Dropout, whose masks are a function of a key alone."""
+"""The layer `Dropout`."""
 
 from bnkit.backend import Array, Key, checks
 from bnkit.nn.activation import check_backward
+from bnkit.nn.layer import Arrays
 
 
 class Dropout:
-    """Inverted dropout: in training an element is 0 with probability `ratio`, else divided by 1 - ratio.
+    """Inverted dropout: in training an element becomes 0 with probability `ratio`, else it is divided by 1 - ratio.
 
-    Which ones is a function of the key (seed, layer, step) alone. Source: Srivastava et al. 2014, section 10.
+    Which elements become 0 is a function of the key (seed, layer, step) alone. Inference returns x.
+    Source: Srivastava et al. 2014, section 10.
     """
+
+    identity_in_inference = True
 
     def __init__(self, ratio: float = 0.5) -> None:
         checks.check_real("ratio", ratio, least=0.0, below=1.0)
         self.ratio = float(ratio)
-        self.params: dict[str, Array] = {}
-        self.state: dict[str, Array] = {}
+        self.params: Arrays = {}
+        self.state: Arrays = {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.ratio!r})"
@@ -31,8 +35,8 @@ class Dropout:
         scale = backend.xp.astype(kept, x.dtype) * (1 / (1 - self.ratio))
         return x * scale, scale
 
-    def backward(self, dy: Array, cache: Array | None) -> tuple[Array, dict[str, Array]]:
-        if cache is None:  # of inference, or of a ratio of 0
+    def backward(self, dy: Array, cache: Array | None) -> tuple[Array, Arrays]:
+        if cache is None:  # after inference, or with a ratio of 0
             checks.check_array("dy", dy)
             return dy, {}
         check_backward(dy, cache)

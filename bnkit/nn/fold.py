@@ -1,4 +1,4 @@
-"""Batch norm of inference, which is y = scale * x + shift, folded into the linear map or convolution beside it.
+"""Batch norm of inference, y = scale * x + shift, folded into the linear map or convolution beside it.
 
 In float64, and rounded once. Source: Jacob et al. 2018, section 3.2 (the batch norm after the weights).
 """
@@ -12,38 +12,40 @@ from bnkit.backend.layout import is_int
 from bnkit.backend.messages import shown
 from bnkit.nn.activation import ReLU
 from bnkit.nn.batch_norm import BatchNorm
-from bnkit.nn.dropout import Dropout
+from bnkit.nn.layer import Layer, computes_as, leaves, optional, replace
 from bnkit.nn.linear import Linear
 from bnkit.nn.mlp import MLP
 from bnkit.nn.sequential import Sequential
-from bnkit.nn.statistics import leaves
 from bnkit.reference import quiet, reciprocal_std
 
 Affine = tuple[Array, Array]  # scale and shift of each channel, float64
 
 
 def fold(model: MLP | Sequential) -> MLP | Sequential:
-    """A network without batch norm whose inference gives what that of `model` does; of an MLP, an MLP, which saves.
+    """A network without batch norm whose inference is that of `model`; an MLP for an MLP, so that it can be saved.
 
-    A BatchNorm goes into the Linear before it, else into the Linear after it, where nothing but BatchNorm and Dropout,
-    which inference does not see, stands between; its own ReLU becomes a layer. The arrays are new ones, in the dtype of
-    the weights; other layers are copied. To train the result is to train another network than `model`.
+    A BatchNorm is folded into the Linear before it, else into the Linear after it. Between them there may only be other
+    BatchNorms and layers that inference skips, such as Dropout. The ReLU of BatchNorm(activation="relu") becomes a
+    layer. The arrays are new and have the dtype of the weights; other layers are copied. The result is meant for
+    inference: its training differs from that of `model`.
 
-    The results agree to roundings of sums of the size of weight * x * scale and mean * scale: a running variance far
-    below the square of its mean makes those larger than y.
+    The results agree to roundings of sums of the size of weight * x * scale and mean * scale. A running variance far
+    below the square of its mean makes these sums larger than y.
 
     Raises TypeError for another model, ValueError for a BatchNorm without running statistics, without such a Linear, or
-    not over the features of one.
+    over another axis than the features of a Linear.
+
+        >>> fast = bnkit.fold(model)
     """
     if isinstance(model, MLP):
         config = {**model.config, "batch_norm": False, "bias": True}
         folded = MLP(**config, backend=model.backend)
-        own = folded.params
+        params = folded.params
         for name, array in _folded(model.network).params.items():
-            own[name][...] = array
+            params[name][...] = array
         return folded
     if not isinstance(model, Sequential):
-        raise TypeError(f"model must be an MLP or a Sequential, got {shown(model)}; for arrays take fold_weights")
+        raise TypeError(f"model must be an MLP or a Sequential, got {shown(model)}; for arrays use fold_weights")
     return _folded(model)
 
 
@@ -62,16 +64,19 @@ def fold_weights(
     before: bool = False,
     padding: int | Sequence[int] | None = None,
 ) -> tuple[Array, Array]:
-    """The weight and bias of a linear map or convolution that does its neighbouring batch norm of inference too.
+    """The weight and bias of a linear map or convolution that includes the batch norm of inference beside it.
 
-    weight: (O, I, kH, kW) of a convolution, or any shape with output_axis and input_axis as given: (inputs, outputs) of
-    a Linear is output_axis=1, input_axis=0. The results are new arrays in its dtype. bias: (O,), or None for zeros.
-    gamma, beta (or None), running_mean, running_var and eps: those of `bnkit.batch_norm`; (O,) where it follows the
-    map, with groups or without, and (I,) where it stands `before` it.
+    weight: (O, I, kH, kW) of a convolution, or any shape with outputs along output_axis and inputs along input_axis.
+    The (inputs, outputs) of a Linear need output_axis=1, input_axis=0. The results are new arrays in the dtype of
+    weight. bias: (O,), or None for zeros.
+    gamma, beta (or None), running_mean, running_var and eps: those of `bnkit.batch_norm`. Their shape is (O,) where the
+    batch norm follows the map, with groups or without, and (I,) where it comes `before` the map.
 
-    before=True is exact only where the convolution pads nothing, for batch norm would have made of padded zeros no
-    zeros; it takes the convolution's padding, which must be 0, to be said. Nor does it take grouped convolutions.
+    before=True is exact only for a convolution without padding, because batch norm does not map padded zeros to zeros.
+    So it needs padding=0 as an explicit argument. It does not support grouped convolutions.
     Raises TypeError for mixed backends and wrong dtypes, ValueError for wrong shapes.
+
+        >>> weight, bias = bnkit.fold_weights(weight, bias, gamma, beta, running_mean, running_var)
     """
     checks.check_bool("before", before)
     checks.check_real("eps", eps, least=0.0)
@@ -93,11 +98,11 @@ def fold_weights(
         if name != "weight" and array is not None and tuple(array.shape) != (expected,):
             raise ValueError(f"{name} must have shape ({expected},), got {tuple(array.shape)}")
     if before:
-        given = tuple(padding) if isinstance(padding, (tuple, list)) else (padding,)
-        if not given or not all(is_int(p) and p == 0 for p in given):
+        paddings = tuple(padding) if isinstance(padding, (tuple, list)) else (padding,)
+        if not paddings or not all(is_int(p) and p == 0 for p in paddings):
             raise ValueError(
-                f"padding must be 0, and said to be, with before=True, got {shown(padding)}; batch norm does not "
-                f"keep the zeros that are padded after it: fold it into the layer before instead"
+                f"padding must be 0, and explicitly so, with before=True, got {shown(padding)}; batch norm does not "
+                f"map padded zeros to zeros: fold it into the layer before it instead"
             )
     scale, shift = _affine(xp, gamma, beta, running_mean, running_var, float(eps))
     along = tuple(-1 if a == (inputs if before else outputs) else 1 for a in range(weight.ndim))
@@ -110,39 +115,40 @@ def fold_weights(
 
 @quiet
 def _folded(network: Sequential) -> Sequential:
-    """New layers, by one walk; `pending` is the batch norm that waits for the Linear after it."""
-    layers: list[Any] = []
+    """New layers, in one walk; `pending` is the batch norm that waits for the Linear after it."""
+    layers: list[Layer | _WideLinear] = []
     pending: Affine | None = None
-    replicated = False  # whether data are (replicas, rows, features) by now
+    replicated = False  # whether the data are (replicas, rows, features) by now
     for layer in leaves(network):
-        if isinstance(layer, BatchNorm):
+        if computes_as(layer, BatchNorm):
             linear = None if pending is not None else _last_linear(layers)
             scale, shift = _of_layer(layer, replicated)
             if linear is not None:
                 linear.scale_outputs(scale, shift)
             elif layer.activation is not None:
-                raise ValueError(_alone("with a ReLU of its own must follow a Linear"))
+                raise ValueError(_refusal('with activation="relu" must follow a Linear'))
             else:
                 pending = (scale, shift) if pending is None else (pending[0] * scale, pending[1] * scale + shift)
             if layer.activation is not None:
                 layers.append(ReLU())
-        elif type(layer) is Linear:
-            layers.append(_Wide(layer))
+        elif computes_as(layer, Linear):
+            linear = _WideLinear(layer)
+            layers.append(linear)
             replicated = replicated or layer.params["weight"].ndim > 2
             if pending is not None:
-                layers[-1].scale_inputs(*pending)
+                linear.scale_inputs(*pending)
                 pending = None
-        elif pending is not None and not isinstance(layer, Dropout):
-            raise ValueError(_alone(f"must stand beside a Linear, got {type(layer).__name__} after it and none before"))
+        elif pending is not None and not optional(layer, "identity_in_inference"):
+            raise ValueError(_refusal(f"must be beside a Linear, got {type(layer).__name__} after it and none before"))
         else:
             layers.append(copy.deepcopy(layer))
     if pending is not None:
-        raise ValueError(_alone("must stand beside a Linear, got none"))
-    return Sequential(*(layer.rounded() if isinstance(layer, _Wide) else layer for layer in layers))
+        raise ValueError(_refusal("must be beside a Linear, got none"))
+    return Sequential(*(layer.rounded() if isinstance(layer, _WideLinear) else layer for layer in layers))
 
 
-class _Wide:
-    """A Linear in float64, which takes the batch norms beside it in before it is rounded."""
+class _WideLinear:
+    """A Linear in float64, which takes the batch norms beside it before it is rounded."""
 
     def __init__(self, layer: Linear) -> None:
         self._layer = layer
@@ -162,10 +168,9 @@ class _Wide:
         self._weight = self._weight * scale[..., :, None]
 
     def rounded(self) -> Linear:
-        layer, dtype = copy.copy(self._layer), self._layer.params["weight"].dtype
-        layer.params = {name: self._xp.astype(a, dtype) for name, a in (("weight", self._weight), ("bias", self._bias))}
-        layer.state = {}
-        return layer
+        dtype = self._layer.params["weight"].dtype
+        params = {"weight": self._xp.astype(self._weight, dtype), "bias": self._xp.astype(self._bias, dtype)}
+        return replace(self._layer, params=params, state={})
 
     def _check(self, scale: Array, features: int, side: str) -> None:
         checks.common_backend(weight=self._weight, gamma=scale)
@@ -173,27 +178,33 @@ class _Wide:
         if tuple(scale.shape) not in allowed:
             raise ValueError(
                 f"a BatchNorm must have the {side} of the Linear beside it for features, "
-                f"{' or '.join(map(str, sorted(allowed)))}, got {tuple(scale.shape)}"
+                f"{' or '.join(map(str, sorted(allowed)))}, got {tuple(scale.shape)}; fold cannot leave it out"
             )
 
 
-def _last_linear(layers: list[Any]) -> _Wide | None:
-    """The Linear whose outputs a batch norm is given next."""
-    last = next((layer for layer in reversed(layers) if not isinstance(layer, Dropout)), None)
-    return last if isinstance(last, _Wide) else None
+def _last_linear(layers: Sequence[Layer | _WideLinear]) -> _WideLinear | None:
+    """The Linear whose outputs are the input of the next layer in inference."""
+    for layer in reversed(layers):
+        if isinstance(layer, _WideLinear):
+            return layer
+        if not optional(layer, "identity_in_inference"):
+            return None
+    return None
 
 
 def _of_layer(layer: BatchNorm, replicated: bool) -> Affine:
-    """Of a layer over the features of (rows, features) or (replicas, rows, features)."""
+    """Scale and shift of a layer over the features of (rows, features) or (replicas, rows, features)."""
     if not layer.state:
-        raise ValueError(_alone("must have running statistics, got track=False; its inference depends on the batch"))
+        raise ValueError(
+            _refusal("must have running statistics, got track=False, with which inference depends on the batch")
+        )
     axes = tuple(layer.axis) if isinstance(layer.axis, (tuple, list)) else (layer.axis,)
     legal: list[tuple[int, ...]] = [(-1,), (2,), (0, 2), (2, 0), (0, -1), (-1, 0)]
     if axes not in legal and (replicated or axes != (1,)):
-        raise ValueError(_alone(f"must be over the features of its (…, rows, features) data, got axis={layer.axis!r}"))
-    params, state = layer.params or layer.frozen, layer.state
-    given = (params.get("gamma"), params.get("beta"), state["running_mean"], state["running_var"])
-    return _affine(checks.common_backend(running_mean=given[2]).xp, *given, float(layer.eps))
+        raise ValueError(_refusal(f"must be over the features of (…, rows, features), got axis={layer.axis!r}"))
+    params, mean = layer.params or layer.frozen, layer.state["running_mean"]
+    xp = checks.common_backend(running_mean=mean).xp
+    return _affine(xp, params.get("gamma"), params.get("beta"), mean, layer.state["running_var"], float(layer.eps))
 
 
 def _affine(
@@ -214,5 +225,5 @@ def _axis(name: str, axis: int, weight: Array) -> int:
     return int(axis) % int(weight.ndim)
 
 
-def _alone(what: str) -> str:
+def _refusal(what: str) -> str:
     return f"a BatchNorm {what}; fold cannot leave it out"

@@ -1,6 +1,7 @@
-"""Initial weights, drawn by NumPy from (seed, layer), so that one seed is one network on every backend."""
+"""Initial weights. NumPy draws them from (seed, layer), so that one seed is one network on every backend."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +12,10 @@ PURPOSES = ("weights", "order", "batches")
 
 
 def generator(purpose: str, seed: int, index: int) -> np.random.Generator:
-    """The draws of one layer's "weights", of one epoch's "order", or of an experiment's "batches".
+    """The generator of one layer's "weights", of one epoch's "order", or of an experiment's "batches".
 
-    A function of all three alone; no two share a stream, for SeedSequence keeps a spawn key apart from the entropy.
+    Its stream is a function of the three arguments. No two streams are the same, because SeedSequence does not mix the
+    spawn key into the entropy.
     """
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(PURPOSES.index(purpose), index)))
 
@@ -21,8 +23,8 @@ def generator(purpose: str, seed: int, index: int) -> np.random.Generator:
 def standard_deviation(init: Init, fan_in: int) -> float:
     """The standard deviation of the initial weights of a layer with `fan_in` inputs.
 
-    init: "he" for √(2 / fan_in) (He et al. 2015, equation 10), "xavier" for √(1 / fan_in) (Glorot & Bengio 2010 with
-    the fan-out left aside, as Caffe and the tutorial have it), or the number itself.
+    init: "he" for √(2 / fan_in) (He et al. 2015, equation 10), "xavier" for √(1 / fan_in) (Glorot & Bengio 2010
+    without the fan-out, as in Caffe and the tutorial), or the number itself.
     """
     if init == "he":
         return float(np.sqrt(2.0 / fan_in))
@@ -34,11 +36,30 @@ def standard_deviation(init: Init, fan_in: int) -> float:
     return float(init)
 
 
-@np.errstate(over="ignore")  # a standard deviation beyond the dtype is the caller's to choose
+def per_replica(name: str, value: Any, replicas: int | None) -> list[Any]:
+    """The value of each replica: `value` repeated, or the entries of a sequence or a 1-D array of as many.
+
+    Without replicas, a list of the one value. The entries are unchecked, NumPy scalars become Python's.
+    """
+    if replicas is not None:
+        checks.check_int("replicas", replicas)
+    if hasattr(value, "tolist"):  # a NumPy array or scalar
+        value = value.tolist()
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return [value] * (1 if replicas is None else replicas)
+    values = [v.item() if hasattr(v, "item") else v for v in value]
+    if replicas is None:
+        raise ValueError(f"{name} must be one value without replicas, got {len(values)}; pass replicas={len(values)}")
+    if len(values) != replicas:
+        raise ValueError(f"{name} must be one value, or one for each of {replicas} replicas, got {len(values)}")
+    return values
+
+
+@np.errstate(over="ignore")  # the caller may choose a standard deviation beyond the dtype
 def draw_weights(
     fan_in: int, fan_out: int, *, inits: Sequence[Init], seeds: Sequence[int], layer: int, dtype: str
 ) -> np.ndarray:
-    """Normal weights of shape (replicas, fan_in, fan_out), each replica of its own init and seed."""
+    """Normal weights of shape (replicas, fan_in, fan_out), each replica by its init and seed."""
     drawn: dict[int, np.ndarray] = {}
     weights = np.empty((len(seeds), fan_in, fan_out), dtype)
     for replica, (init, seed) in enumerate(zip(inits, seeds, strict=True)):

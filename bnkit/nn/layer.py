@@ -1,22 +1,69 @@
-"""Layers without autograd: forward returns what backward needs, so a layer keeps nothing between the two.
+"""What a layer is: the protocol `Layer`, and how its optional members are read.
 
-A cache refers to arrays of the forward: that of Linear and BatchNorm to x, that of ReLU, Sigmoid and Tanh to y. These
-must keep their values until the backward, which does not check it.
-
-Data are (rows, features), or (replicas, rows, features) for replicas of a network trained in lockstep; the first layer
-of replicas may share its (rows, features) input between them.
+Layers have no autograd. forward returns what backward needs, so a layer keeps nothing between the two calls, and two
+forwards may be in flight.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeGuard, TypeVar
 
-from bnkit.backend import Array, Key, checks
+from bnkit.backend import Array, Key
 
 Arrays = dict[str, Array]
+Cache = Any  # whatever a layer's forward hands to its backward; nobody else reads it
+T = TypeVar("T")
 
 
 class Layer(Protocol):
-    """What `Sequential` asks of a layer. `key = (seed, layer, step)` is what a random draw is a function of."""
+    """Any object with these four members is a layer: it needs no base class and no registration.
+
+    params, state: the layer's arrays by name; an optimizer writes into those of `params`. Both may be empty.
+    forward(x, *, train, key): y and a cache. x is (rows, features), or (replicas, rows, features) for replicas trained
+        in lockstep. A random draw is a function of key = (seed, layer, step). A cache may refer to x and y, which keep
+        their values until the backward; nothing checks this.
+    backward(dy, cache): dx, and the gradients by the names of `params`.
+
+    Further members are optional. These five describe what forward and backward compute, so a subclass that overrides
+    forward or backward does not inherit them:
+
+    - needs_output: whether backward reads y, or forward may return x itself. Default: True. A layer that overwrites
+      its input can only follow a layer with False.
+    - identity_in_inference: whether inference returns x. Default: False.
+    - gradients(dy, cache): the gradients of the parameters alone. Default: backward(dy, cache)[1].
+    - fuses(after) and forward_fused(x, *, train, key): whether the layer computes the layer `after` it in the same
+      pass, and that pass; its backward then is that of both. Default: it does not.
+    - leaves(): the layers that this one applies one after the other. Default: the layer itself.
+
+    The others are inherited:
+
+    - in_place: whether forward overwrites x. Default: False.
+    - draws: how many layer numbers of the key it takes. Default: 1.
+    - frozen: parameters that are not trained. Default: none.
+    - part(replicas): the layer of a slice of the replicas, on the same memory. Default: a copy with views of params and
+      state along the leading axis.
+
+    >>> import bnkit, numpy as np
+    >>> class Scale:
+    ...     "y = scale * x, by one learned number a feature."
+    ...
+    ...     needs_output = False
+    ...
+    ...     def __init__(self, features):
+    ...         self.params, self.state = {"scale": np.ones(features, np.float32)}, {}
+    ...
+    ...     def forward(self, x, *, train, key=None):
+    ...         return x * self.params["scale"], x
+    ...
+    ...     def backward(self, dy, cache):
+    ...         return dy * self.params["scale"], {"scale": (dy * cache).sum(axis=0)}
+    >>> network = bnkit.Sequential(bnkit.Linear(4, 3, backend="numpy"), Scale(3))
+    >>> y, caches = network.forward(np.ones((2, 4), np.float32), train=True)
+    >>> dx, grads = network.backward(np.ones_like(y), caches)
+    >>> sorted(grads)
+    ['0.bias', '0.weight', '1.scale']
+    """
 
     @property
     def params(self) -> Arrays: ...
@@ -24,28 +71,70 @@ class Layer(Protocol):
     @property
     def state(self) -> Arrays: ...
 
-    def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Any]: ...
+    def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Cache]: ...
 
-    def backward(self, dy: Array, cache: Any) -> tuple[Array, Arrays]: ...
-
-
-def per_replica(name: str, value: Any, replicas: int | None) -> list[Any]:
-    """`value` once for each replica; of a sequence or a 1-D array, its entries, of which there are as many."""
-    if replicas is not None:
-        checks.check_int("replicas", replicas)
-    if hasattr(value, "tolist"):  # an array or a scalar of NumPy
-        value = value.tolist()
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        return [value] * (1 if replicas is None else replicas)
-    values = [v.item() if hasattr(v, "item") else v for v in value]
-    if replicas is None:
-        raise ValueError(f"{name} must be one value without replicas, got {len(values)}; pass replicas={len(values)}")
-    if len(values) != replicas:
-        raise ValueError(f"{name} must be one value, or one for each of {replicas} replicas, got {len(values)}")
-    return values
+    def backward(self, dy: Array, cache: Cache) -> tuple[Array, Arrays]: ...
 
 
-def call_text(layer: Any, made: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> str:
-    """The call that makes `layer`, without the options that have their default in the function `made`."""
-    changed = [f"{name}={value!r}" for name, value in options.items() if value != made.__kwdefaults__[name]]
+def optional(layer: Layer, name: str) -> Any:
+    """The optional member `name` of `layer`; None without one, or where a subclass overrides what it describes."""
+    for members in (getattr(layer, "__dict__", {}), *map(vars, type(layer).__mro__)):
+        if name in members:
+            return getattr(layer, name)
+        if "forward" in members or "backward" in members:
+            return None
+    return None
+
+
+def computes_as(layer: Layer, of: type[T]) -> TypeGuard[T]:
+    """Whether `layer` is an `of` whose forward and backward are those of `of`."""
+    return isinstance(layer, of) and all(
+        getattr(getattr(layer, name), "__func__", None) is getattr(of, name) for name in ("forward", "backward")
+    )
+
+
+def needs_output(layer: Layer) -> bool:
+    return optional(layer, "needs_output") is not False
+
+
+def leaves(layer: Layer) -> list[Layer]:
+    """The layers that `layer` applies one after the other, nested ones in their place."""
+    inner = optional(layer, "leaves")
+    return [layer] if inner is None else list(inner())
+
+
+def replace(layer: T, **changes: object) -> T:
+    """A shallow copy of `layer` with some attributes changed; it shares the arrays of all others.
+
+    >>> replace(norm, reduce=None)
+    """
+    if unknown := [name for name in changes if not hasattr(layer, name)]:
+        raise AttributeError(f"{type(layer).__name__} has no attribute {', '.join(unknown)} to replace")
+    other = copy.copy(layer)
+    for name, value in changes.items():
+        setattr(other, name, value)
+    return other
+
+
+def part(layer: Layer, replicas: slice) -> Layer:
+    """The layer of some replicas, on the same memory; a layer without arrays serves any of them."""
+    if hasattr(layer, "part"):
+        own: Layer = layer.part(replicas)
+        return own
+    if not layer.params and not layer.state:
+        return layer
+    return replace(layer, params=views(layer.params, replicas), state=views(layer.state, replicas))
+
+
+def views(arrays: Arrays, replicas: slice) -> Arrays:
+    """Views of some replicas, which are the entries of the leading axis."""
+    return {name: array[replicas, ...] for name, array in arrays.items()}
+
+
+def call_text(
+    layer: Layer, init: Callable[..., None], arguments: Sequence[object], options: Mapping[str, object]
+) -> str:
+    """The call that makes `layer`, without the options that have their default of `init`."""
+    defaults = inspect.signature(init).parameters
+    changed = [f"{name}={value!r}" for name, value in options.items() if value != defaults[name].default]
     return f"{type(layer).__name__}({', '.join([*map(repr, arguments), *changed])})"

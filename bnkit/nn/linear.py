@@ -5,15 +5,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from bnkit.backend import Array, Backend, Key, checks, dtype_name, get_backend, owner
-from bnkit.nn.init import Init, draw_weights
-from bnkit.nn.layer import Arrays, call_text, per_replica
+from bnkit.nn.init import Init, draw_weights, per_replica
+from bnkit.nn.layer import Arrays, call_text
 
 
 class Linear:
-    """y = x @ weight + bias; weight is (inputs, outputs), with replicas (replicas, inputs, outputs).
+    """y = x @ weight + bias, where weight is (inputs, outputs), or (replicas, inputs, outputs).
 
-    init and seed: one, or one a replica. The bias starts at 0.
+    The first layer of replicas may share its (rows, inputs) x between them. init: "he", "xavier" or a standard
+    deviation; init and seed are one value, or one a replica. layer: the layer's number in the network, by which its
+    weights are drawn. The bias starts at 0. dtype: "float32" or "float64".
+
+        >>> y, cache = bnkit.Linear(64, 10, seed=1).forward(x, train=True)
     """
+
+    needs_output = False
 
     def __init__(
         self,
@@ -70,7 +76,7 @@ class Linear:
     def backward(self, dy: Array, cache: Array) -> tuple[Array, Arrays]:
         xp, weight = self._check_backward(dy, cache).xp, self.params["weight"]
         dx = dy @ xp.matrix_transpose(weight)
-        if dx.ndim > cache.ndim:  # the replicas shared their input
+        if dx.ndim > cache.ndim:  # the replicas shared x
             dx = xp.sum(dx, axis=0)
         return dx, self._gradients(dy, cache)
 

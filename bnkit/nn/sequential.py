@@ -1,38 +1,44 @@
-"""Layers one after the other."""
+"""The layer `Sequential`: layers one after the other."""
 
-import copy
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 from bnkit.backend import Array, Key, checks
 from bnkit.backend.messages import shown
-from bnkit.nn.activation import ReLU, Sigmoid, Tanh
-from bnkit.nn.batch_norm import BatchNorm
-from bnkit.nn.dropout import Dropout
-from bnkit.nn.layer import Arrays, Layer
-from bnkit.nn.linear import Linear
-
-_KEEP = (BatchNorm, Dropout, ReLU, Sigmoid, Tanh)  # they return what their backward reads, or in inference their input
+from bnkit.nn.layer import Arrays, Cache, Layer, leaves, needs_output, optional, part
 
 
 class Sequential:
     """Layers one after the other; parameters, state and gradients are named "0.weight", "1.gamma", …
 
-    `params` and `state` are new dictionaries of the layers' own arrays: write into the arrays to change them.
-    A ReLU that follows a BatchNorm is done by the same op, in one pass, but after one that is in place, which must not
-    follow a layer that keeps what it returns. The parameters of frozen batch norms stand in `frozen`.
+    `params` and `state` are new dictionaries of the layers' arrays: write into the arrays to change them. `frozen` has
+    the parameters of frozen batch norms. Any object with the members of `bnkit.nn.layer.Layer` is a layer.
+
+    What depends on two neighbours is decided here, once: a layer that offers to compute the next one in the same pass
+    does so (BatchNorm computes a ReLU after it), and a layer that overwrites its input must not follow one that needs
+    its output. Setting a layer's `activation` or `in_place` afterwards does not change this decision. All other
+    attributes take effect at the next forward: decay, reduce, renorm, freeze().
+
+        >>> network = bnkit.Sequential(bnkit.Linear(64, 100), bnkit.BatchNorm(100), bnkit.ReLU(), bnkit.Linear(100, 10))
+        >>> y, caches = network.forward(x, train=True)
+        >>> dx, grads = network.backward(dy, caches)
+
+    Raises TypeError for an object without forward and backward, ValueError for no layers and for such neighbours.
     """
 
     def __init__(self, *layers: Layer) -> None:
         if not layers:
-            raise ValueError("layers must be at least one, got none")
+            raise ValueError("layers must be at least one, got none; pass layers one by one")
         for layer in layers:
             if isinstance(layer, type) or not (hasattr(layer, "forward") and hasattr(layer, "backward")):
                 remedy = "make a layer of the class" if isinstance(layer, type) else "pass layers one by one"
                 raise TypeError(f"layers must have forward and backward, got {shown(layer)}; {remedy}")
+        _check_in_place(layers)
         self.layers = layers
-        _check_in_place(_leaves(self))
+        self.in_place = bool(getattr(layers[0], "in_place", False))
+        self._draws = [getattr(layer, "draws", 1) for layer in layers]
+        self.draws = sum(self._draws)
+        self._forwards = _forwards(layers)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.layers))})"
@@ -49,77 +55,81 @@ class Sequential:
     def frozen(self) -> Arrays:
         return _named([getattr(layer, "frozen", {}) for layer in self.layers])
 
-    def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, list[Any]]:
+    @property
+    def needs_output(self) -> bool:
+        return needs_output(self.layers[-1])
+
+    def leaves(self) -> list[Layer]:
+        return [leaf for layer in self.layers for leaf in leaves(layer)]
+
+    def part(self, replicas: slice) -> "Sequential":
+        """The network of some replicas; training it moves their part of this network's parameters and state."""
+        return Sequential(*(part(layer, replicas) for layer in self.layers))
+
+    def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, list[Cache]]:
         """y, and the caches of the layers, which may refer to x and y: both must keep their values until the backward.
 
-        With key (seed, n, step) the first layer draws by that key, the next by (seed, n + 1, step), and so on; a
-        Sequential among them takes as many numbers as it holds layers.
+        With key (seed, n, step) the first layer draws by that key, the next one by (seed, n + 1, step), and so on. A
+        Sequential among them takes as many numbers as it has layers.
         """
         checks.check_bool("train", train)
         checks.check_key(key)
-        caches: list[Any] = []
-        for i, layer in enumerate(self.layers):
+        caches: list[Cache] = []
+        for layer, forward, draws in zip(self.layers, self._forwards, self._draws, strict=True):
             cache = None
-            if not self._is_fused(i):
-                x, cache = (_with_relu(layer) if self._is_fused(i + 1) else layer).forward(x, train=train, key=key)
+            if forward is not None:
+                x, cache = getattr(layer, forward)(x, train=train, key=key)
             caches.append(cache)
-            key = None if key is None else (key[0], key[1] + len(_leaves(layer)), key[2])
+            key = None if key is None else (key[0], key[1] + draws, key[2])
         return x, caches
 
-    def backward(self, dy: Array, cache: list[Any]) -> tuple[Array, Arrays]:
+    def backward(self, dy: Array, cache: list[Cache]) -> tuple[Array, Arrays]:
+        """dx, and the gradients by the names of `params`."""
         self._check_caches(cache)
         dx, grads = self._backward(dy, cache, 0)
         return dx, _named(grads)
 
-    def gradients(self, dy: Array, cache: list[Any]) -> Arrays:
-        """The gradients of the parameters alone, which spares the product for dx of a first Linear."""
-        first = self.layers[0]
-        if not isinstance(first, Linear):
+    def gradients(self, dy: Array, cache: list[Cache]) -> Arrays:
+        """The gradients of the parameters alone, which spares a first Linear the product for dx."""
+        first = optional(self.layers[0], "gradients")
+        if first is None:
             return self.backward(dy, cache)[1]
         self._check_caches(cache)
         dy, grads = self._backward(dy, cache, 1)
-        return _named([first.gradients(dy, cache[0]), *grads[1:]])
+        return _named([first(dy, cache[0]), *grads[1:]])
 
-    def _backward(self, dy: Array, cache: list[Any], start: int) -> tuple[Array, list[Arrays]]:
+    def _backward(self, dy: Array, cache: list[Cache], start: int) -> tuple[Array, list[Arrays]]:
         grads: list[Arrays] = [{} for _ in self.layers]
         for i in reversed(range(start, len(self.layers))):
-            if not self._is_fused(i):
+            if self._forwards[i] is not None:
                 dy, grads[i] = self.layers[i].backward(dy, cache[i])
         return dy, grads
 
-    def _check_caches(self, cache: list[Any]) -> None:
+    def _check_caches(self, cache: list[Cache]) -> None:
         if not isinstance(cache, list) or len(cache) != len(self.layers):
             raise TypeError(
                 f"cache must be what forward returned, a list of {len(self.layers)}, got {shown(cache)}; "
                 f"pass its second value"
             )
 
-    def _is_fused(self, i: int) -> bool:
-        """Whether layer i is a ReLU that the batch norm before it does."""
-        if not 0 < i < len(self.layers) or type(self.layers[i]) is not ReLU:
-            return False
-        before = self.layers[i - 1]
-        return type(before) is BatchNorm and before.activation is None and not before.in_place
+
+def _forwards(layers: Sequence[Layer]) -> list[str | None]:
+    """The method by which each layer is computed; None for one that the layer before computes in its pass."""
+    forwards: list[str | None] = ["forward"] * len(layers)
+    for i, (layer, after) in enumerate(itertools.pairwise(layers)):
+        fuses = optional(layer, "fuses")
+        if forwards[i] is not None and fuses is not None and fuses(after):
+            forwards[i : i + 2] = ["forward_fused", None]
+    return forwards
 
 
-def _with_relu(layer: Layer) -> Layer:
-    """The batch norm, on its own parameters and state, followed by ReLU."""
-    fused = copy.copy(layer)
-    fused.activation = "relu"  # type: ignore[attr-defined]
-    return fused
-
-
-def _leaves(layer: Layer) -> list[Layer]:
-    return [leaf for own in layer.layers for leaf in _leaves(own)] if isinstance(layer, Sequential) else [layer]
-
-
-def _check_in_place(leaves: Sequence[Layer]) -> None:
-    """No batch norm writes over what the layer before it keeps, or hands through."""
-    for before, layer in itertools.pairwise(leaves):
-        if isinstance(layer, BatchNorm) and layer.in_place and isinstance(before, _KEEP):
+def _check_in_place(layers: Sequence[Layer]) -> None:
+    for before, layer in itertools.pairwise(layers):
+        if getattr(layer, "in_place", False) and needs_output(before):
             raise ValueError(
-                f"layers must not have a BatchNorm with in_place=True after {type(before).__name__}, whose backward "
-                f"needs what that writes over; use in_place=False"
+                f"layers must not have a {type(leaves(layer)[0]).__name__} with in_place=True after "
+                f"{type(leaves(before)[-1]).__name__}, whose backward needs the values that it overwrites; use "
+                f"in_place=False"
             )
 
 

@@ -1,4 +1,4 @@
-"""The batches of `fit`: rows of arrays in an order drawn for each epoch, or the batches of an iterable."""
+"""The batches of `fit`: rows of arrays in a random order for each epoch, or the batches of an iterable."""
 
 import math
 import zlib
@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 
 from bnkit.backend import Array, Backend, checks
+from bnkit.nn.data_format import is_mapped
 from bnkit.nn.init import generator
-from bnkit.nn.mlp import MLP, is_mapped
+from bnkit.nn.mlp import MLP
 
-_SAMPLE = 1024  # rows of a memory map that stand for all of it in its checksum
+_SAMPLE = 1024  # rows of a memory map that its checksum covers
 
 Batch = tuple[Array, Array]
 
 
 class Rows:
-    """Batches of prepared x and t (`MLP.prepare`), in an order drawn from (seed, epoch)."""
+    """Batches of x and t, as `MLP.prepare` returns them, in an order drawn from (seed, epoch)."""
 
     def __init__(self, x: Array, t: Array, batch_size: int, seed: int, *, drop_last: bool = False) -> None:
         self.x, self.t, self.batch_size, self.seed = x, t, batch_size, seed
@@ -30,7 +31,7 @@ class Rows:
         order = self.order(number)
         for i in range(self.count):
             rows = order[i * self.batch_size : (i + 1) * self.batch_size]
-            yield taken(model, self.x, rows), taken(model, self.t, rows)
+            yield _take(model, self.x, rows), _take(model, self.t, rows)
 
 
 class Stream:
@@ -38,10 +39,10 @@ class Stream:
 
     def __init__(self, batches: Iterable[Any]) -> None:
         self.batches = batches
-        self._checked = False  # whether the first batch was seen to be finite
+        self._checked = False  # whether the first batch is checked to be finite
 
     def once(self) -> bool:
-        """Whether the iterable allows a single pass, as a generator does."""
+        """Whether the iterable allows one pass only, as a generator does."""
         return iter(self.batches) is self.batches
 
     def epoch(self, number: int, model: MLP) -> Iterator[Batch]:
@@ -64,8 +65,8 @@ class Stream:
 
 def source(
     model: MLP, data: Any, batch_size: int | None, seed: int, *, drop_last: bool = False
-) -> tuple[Rows | Stream, Any]:
-    """The batches of `data`, and its test set, or (); checked before anything is trained."""
+) -> tuple[Rows | Stream, tuple[Array, ...]]:
+    """The batches of `data`, and its test set (x, t), or (); checked before anything is trained."""
     if isinstance(data, list) and len(data) in (2, 4) and all(hasattr(a, "shape") for a in data):
         names = "(x, t)" if len(data) == 2 else "Dataset(x_train, t_train, x_test, t_test)"
         raise TypeError(f"data must be a tuple of arrays, got a list of {len(data)} arrays; pass {names}")
@@ -75,19 +76,21 @@ def source(
         raise TypeError(f"data must hold arrays, got {types}; convert each by numpy.asarray")
     if not arrays:
         if not isinstance(data, Iterable) or isinstance(data, (str, bytes)) or hasattr(data, "shape"):
-            raise TypeError(f"data must be a Dataset, (x, t) or an iterable of batches, got {type(data).__name__}")
+            raise TypeError(
+                f"data must be a Dataset, (x, t) or an iterable of batches, got {type(data).__name__}; pass one"
+            )
         if batch_size is not None:
             raise ValueError(f"batch_size must be left out where data gives batches, got {batch_size}")
         if drop_last:
             raise ValueError("drop_last must be False where data gives batches, got True; leave out the last one there")
         return Stream(data), ()
     if len(data) not in (2, 4):
-        raise TypeError(f"data must be a Dataset or (x, t), got {len(data)} arrays")
+        raise TypeError(f"data must be a Dataset or (x, t), got {len(data)} arrays; pass data[:2]")
     if batch_size is None:
         raise TypeError("batch_size must be an int where data is arrays, got None; pass batch_size=100 or another")
     checks.check_int("batch_size", batch_size)
     if len(data[0].shape) != 2:
-        raise ValueError(f"data must hold x as (rows, inputs), got {tuple(data[0].shape)}")
+        raise ValueError(f"data must hold x as (rows, inputs), got {tuple(data[0].shape)}; reshape x")
     x, t = model.prepare(*data[:2])
     checks.check_finite("x", data[0], model.dtype)
     rows = x.shape[0]
@@ -97,10 +100,10 @@ def source(
     return Rows(x, t, batch_size, seed, drop_last=drop_last), data[2:]
 
 
-def test_set(model: MLP, test: Any) -> Batch:
+def test_set(model: MLP, test: object) -> Batch:
     """x and t of a test set, as `MLP.prepare` returns them."""
     if not isinstance(test, tuple) or len(test) != 2:
-        raise TypeError(f"test must be (x, t), got {type(test).__name__}")
+        raise TypeError(f"test must be (x, t), got {type(test).__name__}; pass a tuple of two arrays")
     if not all(hasattr(a, "shape") for a in test):
         types = ", ".join(type(a).__name__ for a in test)
         raise TypeError(f"test must hold arrays, got {types}; convert each by numpy.asarray")
@@ -109,15 +112,15 @@ def test_set(model: MLP, test: Any) -> Batch:
     return prepared
 
 
-def taken(model: MLP, a: Array, rows: np.ndarray) -> Array:
-    """Those rows of an array that lies on the backend or in a file."""
+def _take(model: MLP, a: Array, rows: np.ndarray) -> Array:
+    """The `rows` of an array on the backend or in a file."""
     if is_mapped(a):
         return model.backend.asarray(np.asarray(np.take(a, rows, axis=0)))
     return model.backend.xp.take(a, model.backend.asarray(rows), axis=0)
 
 
 def identity(backend: Backend, a: Array) -> list[int]:
-    """Shape and checksum, by which what resumes knows its data; of a memory map some rows stand for all."""
+    """Shape and checksum, by which a resumed run knows its data; the checksum of a memory map covers some rows."""
     shape = a.shape
     if is_mapped(a) and shape[0] > _SAMPLE:
         a = a[np.linspace(0, shape[0] - 1, _SAMPLE).astype(np.int64)]
@@ -126,13 +129,10 @@ def identity(backend: Backend, a: Array) -> list[int]:
 
 def _check_last_batch(model: MLP, rows: int, batch_size: int, *, drop_last: bool) -> None:
     """Batch norm that moves a running variance with correction 1 cannot train on a batch of one row."""
-    if not any(norm.moves_statistics for norm in model.norms):
+    norms = [norm for norm in model.norms if norm.moves_statistics and norm.correction == 1]
+    if not norms:
         return
-    options = model.config["batch_norm"]
-    options = options if isinstance(options, dict) else {}
-    if options.get("correction", 1) == 0:
-        return
-    ghost = options.get("ghost")
+    ghost = norms[0].ghost  # the norms of an MLP share their options
 
     def has_single_row(batch: int) -> bool:
         return 1 in (batch, ghost, batch % (ghost or batch))
@@ -147,5 +147,5 @@ def _check_last_batch(model: MLP, rows: int, batch_size: int, *, drop_last: bool
     )
 
 
-def _described(batch: Any) -> str:
+def _described(batch: object) -> str:
     return f"{len(batch)} values" if isinstance(batch, (tuple, list)) else type(batch).__name__

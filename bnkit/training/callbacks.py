@@ -1,4 +1,4 @@
-"""What `fit` calls after each epoch: the type of a callback, and `EarlyStopping`."""
+"""Callbacks, which `fit` calls after each epoch: their type, and `EarlyStopping`."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,26 +9,28 @@ import numpy as np
 from bnkit.backend import checks
 from bnkit.backend.layout import is_int
 from bnkit.backend.messages import shown
+from bnkit.nn.archive import HostArrays
 from bnkit.nn.mlp import MLP
 
-Record = dict[str, Any]
-Callback = Callable[[Record, MLP], Any]
-Arrays = dict[str, np.ndarray]
+Record = dict[str, Any]  # JSON-able: numbers, and with replicas lists of numbers
+Callback = Callable[[Record, MLP], object]  # True ends the training
 
 
 class EarlyStopping:
     """A callback that ends the training once `monitor` has not improved for `patience` epochs.
 
-    monitor: "loss", "train_accuracy", "test_accuracy" or "test_loss", as the records have them. A name with "loss"
-    improves downwards, the others upwards. An improvement exceeds the best value so far by more than `min_delta`; NaN
-    never improves. With replicas each has its own best, and the training ends once none has improved.
-    restore_best: when `fit` returns, the parameters and running statistics are those of the best epoch, and with
-    replicas of the best epoch of each. A network that never had a best stays as it is. The optimizer keeps the memory
-    of the last epoch.
+    monitor: the name of a metric in the records: "loss", "train_accuracy", "test_accuracy" or "test_loss". A loss
+        improves downwards, an accuracy upwards. An improvement exceeds the best value so far by more than `min_delta`;
+        NaN never improves. With replicas each has its best value, and the training ends once none of them improves.
+    restore_best: when `fit` returns, the parameters and running statistics are those of the best epoch, with replicas
+        of the best epoch of each. A network without a best epoch stays as it is. The optimizer keeps the memory of the
+        last epoch.
 
     `best` is the best value so far and `best_epoch` its epoch, 0 before there is one; both are scalars, or arrays of
-    shape (replicas,). The count starts anew at epoch 1, so one object serves one training after the other. A run that
-    resumes from a checkpoint counts on, and takes the best network from there.
+    shape (replicas,). Epoch 1 resets the count, so one object serves several trainings, one after the other. A run that
+    resumes from a checkpoint resumes the count, and takes the best network from the file.
+
+    Raises TypeError or ValueError for a wrong argument; `fit` raises ValueError for a metric that it does not record.
 
         >>> stopping = bnkit.EarlyStopping("test_loss", patience=3, restore_best=True)
         >>> bnkit.fit(model, data, optimizer=bnkit.optim.Adam(), epochs=100, batch_size=64, callbacks=[stopping])
@@ -59,10 +61,10 @@ class EarlyStopping:
 
     def _start(self) -> None:
         """Reset the count and forget the best network."""
-        self.best: Any = -math.inf * self._sign
-        self.best_epoch: Any = 0
+        self.best: float | np.ndarray = -math.inf * self._sign
+        self.best_epoch: int | np.ndarray = 0
         self.waited = 0
-        self.best_arrays: Arrays = {}  # copies on the host, by the names of `MLP.arrays`
+        self.best_arrays: HostArrays = {}  # by the names of `MLP.arrays`
 
     def __call__(self, record: Record, model: MLP) -> bool:
         improved = self.count(record)
@@ -87,15 +89,17 @@ class EarlyStopping:
         return improved
 
     def check_monitor(self, names: Sequence[str]) -> None:
-        """ValueError where `monitor` is none of the numbers that a record has."""
+        """ValueError unless `monitor` is one of `names`."""
         if self.monitor not in names:
-            raise ValueError(f"monitor must be one of {', '.join(names)}, got {self.monitor!r}")
+            raise ValueError(f"monitor must be one of {', '.join(names)}, got {self.monitor!r}; choose one of these")
 
-    def resume(self, records: Sequence[Record], last: Arrays, kept: Arrays, kept_epoch: Any) -> bool:
+    def resume(
+        self, records: Sequence[Record], last: HostArrays, kept: HostArrays, kept_epoch: int | list[int]
+    ) -> bool:
         """Replay `records`; return whether they end the training.
 
         last: the network after the last record, by the names of `MLP.arrays`. kept, kept_epoch: the best network of a
-        checkpoint, and its epoch. ValueError where that is not the best one by this callback.
+        checkpoint, and its epoch. ValueError where this callback has another best epoch.
         """
         for record in records:
             self.count(record)
@@ -107,12 +111,12 @@ class EarlyStopping:
             else:
                 raise ValueError(
                     f"checkpoint must hold the network of epoch {np.max(self.best_epoch)}, the best by {self.monitor}, "
-                    f"for restore_best=True, but was written without; choose another file, or restore_best=False"
+                    f"for restore_best=True, but was written without it; choose another file, or restore_best=False"
                 )
         return self.waited >= self.patience
 
     def restore(self, model: MLP) -> None:
-        """Write the best network into `model`, if there is one; with replicas, into those that have one."""
+        """Write the best network into `model`, if there is one; with replicas, the best of each that has one."""
         if not self.best_arrays:
             return
         arrays = self.best_arrays
@@ -122,8 +126,8 @@ class EarlyStopping:
         model.set_arrays(arrays, source="best_arrays")
 
 
-def _put(to: Arrays, arrays: Arrays, replicas: np.ndarray) -> None:
-    """Write some replicas of `arrays` into `to`; the count of batches, which all share, stays."""
+def _put(to: HostArrays, arrays: HostArrays, replicas: np.ndarray) -> None:
+    """Write some replicas of `arrays` into `to`; the count of batches, which they share, stays."""
     for name, array in to.items():
         if array.ndim > 0:
             array[replicas] = arrays[name][replicas]

@@ -1,21 +1,20 @@
-"""The file from which `fit` goes on: settings, records, the network, the optimizer's memory and the best network."""
+"""The file from which `fit` resumes: settings, records, network, the optimizer's memory and the best network."""
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from bnkit.nn import files as checkpoint
+from bnkit.nn import archive
+from bnkit.nn.archive import HostArrays
 from bnkit.nn.mlp import MLP
-from bnkit.training.batches import Batch, Rows, Stream, identity
+from bnkit.training.batches import Rows, identity
 from bnkit.training.callbacks import EarlyStopping, Record
+from bnkit.training.epoch import Run
 from bnkit.training.optimizers import Optimizer
-
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -24,44 +23,35 @@ class Training:
 
     source: str  # the file, for messages
     records: list[Record]
-    network: Arrays  # by the names of `MLP.arrays`
-    memory: Arrays  # by the names of `Optimizer.state`
+    network: HostArrays  # by the names of `MLP.arrays`
+    memory: HostArrays  # by the names of `Optimizer.state`
     steps: int
-    lr: Any
-    best: Arrays  # the network of `best_epoch`, empty where no callback keeps it
-    best_epoch: Any  # one entry for each replica
+    lr: float | list[float]
+    best: HostArrays  # the network of `best_epoch`, empty where no callback keeps it
+    best_epoch: int | list[int]  # with replicas one each
 
     def load_into(self, model: MLP, optimizer: Optimizer) -> None:
-        """Write network and memory into the model and the optimizer; ValueError before that where they do not fit."""
+        """Write network and memory into the model and the optimizer; ValueError, before any write, unless they fit."""
         known = model.arrays()
-        checkpoint.check_names(known, self.network, self.source)
+        archive.check_names(known, self.network, self.source)
         if self.best:
-            checkpoint.check_names(known, self.best, f"{self.source}: best network")
+            archive.check_names(known, self.best, f"{self.source}: best network")
         parameters = {k.removeprefix("params/"): a for k, a in known.items() if k.startswith("params/")}
         slots = {f"{name}/{slot}": a for name, a in parameters.items() for slot in optimizer.slots}
-        checkpoint.check_names({k: slots.get(k) for k in self.memory}, self.memory, f"{self.source}: optimizer")
+        archive.check_names({k: slots.get(k) for k in self.memory}, self.memory, f"{self.source}: optimizer")
         model.set_arrays(self.network, source=self.source)
         optimizer.reset()
         optimizer.steps, optimizer.lr = self.steps, self.lr
         optimizer.state = {name: model.backend.asarray(array) for name, array in self.memory.items()}
 
 
-def settings_of(
-    model: MLP,
-    optimizer: Optimizer,
-    source: Rows | Stream,
-    measured: Mapping[str, Batch],
-    batch_size: int | None,
-    seed: int,
-    *,
-    drop_last: bool,
-) -> Record:
-    """What must be the same for a resumed run to be the run; the data by their shapes and checksums."""
-    data = [identity(model.backend, a) for pair in measured.values() for a in pair]
+def settings_of(run: Run, batch_size: int | None, seed: int, *, drop_last: bool) -> Record:
+    """The settings that a resumed run must share; the data are compared by shapes and checksums."""
+    data = [identity(run.model.backend, a) for pair in run.measured.values() for a in pair]
     return {
-        "model": model.config,
-        "optimizer": repr(optimizer),
-        "data": data if isinstance(source, Rows) else ["batches", *data],
+        "model": run.model.config,
+        "optimizer": repr(run.optimizer),
+        "data": data if isinstance(run.source, Rows) else ["batches", *data],
         "batch_size": None if batch_size is None else int(batch_size),
         "seed": int(seed),
         **({"drop_last": True} if drop_last else {}),  # older files have no such setting
@@ -70,7 +60,7 @@ def settings_of(
 
 def load(path: str | os.PathLike[str], settings: Record) -> Training:
     """The training in the file; ValueError where its settings differ."""
-    description, arrays = checkpoint.load(path, "fit")
+    description, arrays = archive.load(path, "fit")
     source = f"checkpoint {os.fspath(path)}"
     wanted, present = json.loads(json.dumps(settings)), description.get("settings", {})
     differing = [k for k in {**wanted, **present} if present.get(k) != wanted.get(k)]
@@ -94,11 +84,12 @@ def load(path: str | os.PathLike[str], settings: Record) -> Training:
 def save(
     path: str | os.PathLike[str],
     settings: Record,
-    records: list[Record],
-    model: MLP,
-    optimizer: Optimizer,
+    records: Sequence[Record],
+    run: Run,
     stopping: Sequence[EarlyStopping],
 ) -> None:
+    """Write the file, whole or not at all."""
+    model, optimizer = run.model, run.optimizer
     arrays = model.arrays()
     arrays |= {f"optimizer/{name}": model.backend.to_numpy(array) for name, array in optimizer.state.items()}
     description = {"settings": settings, "records": records, "steps": optimizer.steps, "lr": optimizer.lr.tolist()}
@@ -106,8 +97,8 @@ def save(
         if callback.best_arrays:
             description["best_epoch"] = np.asarray(callback.best_epoch).tolist()
             arrays |= {f"best/{name}": array for name, array in callback.best_arrays.items()}
-    Path(path).parent.mkdir(parents=True, exist_ok=True)  # it was there at the start, and is what a resumption needs
-    checkpoint.save(path, "fit", description, arrays)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)  # it existed at the start; a resumption needs it
+    archive.save(path, "fit", description, arrays)
 
 
 def _completed(record: Record) -> Record:
@@ -119,5 +110,5 @@ def _completed(record: Record) -> Record:
     return record | {name: value if replicas is None else [value] * replicas for name, value in missing.items()}
 
 
-def _unprefixed(arrays: Arrays, prefix: str) -> Arrays:
+def _unprefixed(arrays: HostArrays, prefix: str) -> HostArrays:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import bnkit
+from bnkit.data.files import replacing
 from bnkit.lab.experiments.parts import Part, Plan
-from bnkit.nn.files import replacing
 
 LONG = 60.0  # seconds that nothing here may take
 UPDATES = 5

@@ -11,7 +11,7 @@ import pytest
 from small_mlp import OPTIONS, batch, everything, make, stir
 
 from bnkit import MLP, get_backend
-from bnkit.nn import files as checkpoint
+from bnkit.nn import archive
 
 COPIES = [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))]
 
@@ -261,7 +261,7 @@ def test_what_is_no_file_is_never_replaced(tmp_path):
 def test_a_file_with_another_description_is_refused_by_name(tmp_path):
     model = make("numpy")
     config = {k: v for k, v in model.config.items() if k != "seed"} | {"depth": 3}
-    checkpoint.save(tmp_path / "m.npz", "mlp", config, model.arrays())
+    archive.save(tmp_path / "m.npz", "mlp", config, model.arrays())
     with pytest.raises(ValueError, match=r"m\.npz must describe.*seed.*depth"):
         MLP.load(tmp_path / "m.npz", backend="numpy")
 
@@ -269,6 +269,6 @@ def test_a_file_with_another_description_is_refused_by_name(tmp_path):
 def test_arrays_of_another_dtype_are_refused(tmp_path):
     model = make("numpy")
     arrays = {k: a.astype(np.complex128) if k == "params/0.weight" else a for k, a in model.arrays().items()}
-    checkpoint.save(tmp_path / "m.npz", "mlp", model.config, arrays)
+    archive.save(tmp_path / "m.npz", "mlp", model.config, arrays)
     with pytest.raises(ValueError, match=r"params/0\.weight must be float64.*complex128"):
         MLP.load(tmp_path / "m.npz", backend="numpy")

@@ -145,7 +145,7 @@ def test_a_generator_serves_one_batch_norm(backend):
 
 def test_a_generator_for_more_batch_norms_is_refused_before_it_is_read(backend):
     model, read = make(backend), []
-    with pytest.raises(ValueError, match=r"batches must be read 2 times.*generator.*give a function.*one_pass=True"):
+    with pytest.raises(ValueError, match=r"batches must be read 2 times.*generator.*pass a function.*one_pass=True"):
         update_statistics(model, (read.append(i) for i in range(3)))
     assert read == []
 

@@ -68,7 +68,7 @@ WRONG = {
     "triples": (lambda x: [(x, x, x)], TypeError, "batches must hold arrays or pairs .*got tuple"),
     "a tuple": (lambda x: (x, x, x), TypeError, "must be a list unless .*got a tuple of 3"),
     "no iterable": (lambda x: 3, TypeError, "batches must be an iterable .*got 3"),
-    "nothing returned": (lambda x: lambda: None, TypeError, "what batches returns must be an iterable"),
+    "nothing returned": (lambda x: lambda: None, TypeError, r"batches\(\) must be an iterable"),
     "one dimension": (lambda x: x[0], ValueError, r"got shape \(5,\)"),
 }
 

@@ -13,11 +13,11 @@ from small_mlp import everything
 from small_training import ROUNDING, SETTINGS, Watched, dataset, make, train
 
 from bnkit import optim
-from bnkit.nn import files as checkpoint
+from bnkit.nn import archive
 
 CHILD = """
     import os, signal, sys
-    from bnkit import checkpoint, optim
+    from bnkit import optim
     from small_training import SETTINGS, make, train
 
     kill = lambda: os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
@@ -152,9 +152,9 @@ def test_a_checkpoint_that_is_none_is_refused_and_left_alone(backend, tmp_path, 
 def test_a_checkpoint_with_a_negative_running_variance_is_refused_before_anything_moves(backend, tmp_path):
     path = tmp_path / "run.npz"
     train(make(backend), optimizer=optim.Adam(), checkpoint=path)
-    description, arrays = checkpoint.load(path, "fit")
+    description, arrays = archive.load(path, "fit")
     arrays["state/1.running_var"][2] = -1e-3
-    checkpoint.save(path, "fit", description, arrays)
+    archive.save(path, "fit", description, arrays)
     content, model, optimizer = path.read_bytes(), make(backend), optim.Adam()
     before = everything(model)
     with pytest.raises(ValueError, match=r"run\.npz: state/1\.running_var must be at least 0, got -0\.001"):
@@ -234,9 +234,9 @@ def test_other_data_are_noticed(tmp_path, change):
 
 def rewritten(path, change):
     """The checkpoint with its description and arrays changed."""
-    description, arrays = checkpoint.load(path, "fit")
+    description, arrays = archive.load(path, "fit")
     change(description, arrays)
-    checkpoint.save(path, "fit", description, arrays)
+    archive.save(path, "fit", description, arrays)
 
 
 @pytest.mark.parametrize("replicas", [None, 2])

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bnkit.backend import Array, Backend
+from bnkit.data.files import replacing
 from bnkit.lab.experiments import processes
 from bnkit.lab.experiments.records import Record, machine, versions
-from bnkit.nn.files import replacing
 from bnkit.training.batches import identity
 
 Told = Callable[[int], None]  # how many updates are done

@@ -12,8 +12,8 @@ import numpy as np
 
 import bnkit
 from bnkit.backend import Backend
+from bnkit.data.files import replacing
 from bnkit.lab.experiments.settings import check
-from bnkit.nn.files import replacing
 
 Record = dict[str, Any]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bnkit.nn import files as checkpoint
+from bnkit.nn import archive
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="permission bits are POSIX's")
 
@@ -40,46 +40,46 @@ def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:
 
 def test_load_gives_back_description_and_arrays(tmp_path):
     description = {"sizes": [1, 2], "decay": None, "loss": [0.1 + 0.2, 1e-300, float("inf")], "ü": {"nested": True}}
-    checkpoint.save(tmp_path / "f.npz", "mlp", description, arrays())
-    found, named = checkpoint.load(tmp_path / "f.npz", "mlp")
+    archive.save(tmp_path / "f.npz", "mlp", description, arrays())
+    found, named = archive.load(tmp_path / "f.npz", "mlp")
     assert found == description
     assert same(named, arrays())
 
 
 def test_a_file_may_hold_no_arrays(tmp_path):
-    checkpoint.save(tmp_path / "f", "mlp", {}, {})
-    assert checkpoint.load(str(tmp_path / "f"), "mlp") == ({}, {})
+    archive.save(tmp_path / "f", "mlp", {}, {})
+    assert archive.load(str(tmp_path / "f"), "mlp") == ({}, {})
 
 
 def test_a_number_that_is_none_survives(tmp_path):
-    checkpoint.save(tmp_path / "f", "fit", {"loss": [float("nan"), -0.0]}, {})
-    nan, zero = checkpoint.load(tmp_path / "f", "fit")[0]["loss"]
+    archive.save(tmp_path / "f", "fit", {"loss": [float("nan"), -0.0]}, {})
+    nan, zero = archive.load(tmp_path / "f", "fit")[0]["loss"]
     assert np.isnan(nan)
     assert np.signbit(zero)
 
 
 def test_another_kind_of_file_is_refused_by_name(tmp_path):
-    checkpoint.save(tmp_path / "f.npz", "mlp", {}, arrays())
+    archive.save(tmp_path / "f.npz", "mlp", {}, arrays())
     with pytest.raises(ValueError, match=r"f\.npz must hold 'fit'.*'mlp'"):
-        checkpoint.load(tmp_path / "f.npz", "fit")
+        archive.load(tmp_path / "f.npz", "fit")
 
 
 def test_a_later_format_is_refused_by_name(tmp_path):
     path = tmp_path / "f.npz"
-    checkpoint.save(path, "mlp", {}, arrays())
+    archive.save(path, "mlp", {}, arrays())
     with np.load(path) as file:
         named = dict(file)
     header = json.loads(named["bnkit.json"].tobytes())
     header["format"] += 1
     np.savez(path, **{**named, "bnkit.json": np.frombuffer(json.dumps(header).encode(), np.uint8)})
     with pytest.raises(ValueError, match=r"f\.npz must hold 'mlp' of format"):
-        checkpoint.load(path, "mlp")
+        archive.load(path, "mlp")
 
 
 def test_saving_again_replaces_the_file(tmp_path):
     for seed in (0, 1):
-        checkpoint.save(tmp_path / "f.npz", "mlp", {"seed": seed}, arrays(seed))
-    found, named = checkpoint.load(tmp_path / "f.npz", "mlp")
+        archive.save(tmp_path / "f.npz", "mlp", {"seed": seed}, arrays(seed))
+    found, named = archive.load(tmp_path / "f.npz", "mlp")
     assert found == {"seed": 1}
     assert same(named, arrays(1))
     assert os.listdir(tmp_path) == ["f.npz"]
@@ -97,10 +97,10 @@ def test_a_failing_write_leaves_the_old_file_and_no_litter(tmp_path, failure, ex
     description, named, error = FAILURES[failure]
     path = tmp_path / "f.npz"
     if existing:
-        checkpoint.save(path, "mlp", {}, arrays())
+        archive.save(path, "mlp", {}, arrays())
     before = path.read_bytes() if existing else None
     with pytest.raises(error):
-        checkpoint.save(path, "mlp", description, named)
+        archive.save(path, "mlp", description, named)
     assert os.listdir(tmp_path) == (["f.npz"] if existing else [])
     assert existing is False or path.read_bytes() == before
 
@@ -108,7 +108,7 @@ def test_a_failing_write_leaves_the_old_file_and_no_litter(tmp_path, failure, ex
 @pytest.mark.parametrize("fails", ["fsync", "replace", "chmod"])
 def test_a_failing_system_call_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch, fails):
     path = tmp_path / "f.npz"
-    checkpoint.save(path, "mlp", {}, arrays())
+    archive.save(path, "mlp", {}, arrays())
     before = path.read_bytes()
 
     def no_space(*args, **kwargs):
@@ -116,41 +116,15 @@ def test_a_failing_system_call_leaves_the_old_file_and_no_litter(tmp_path, monke
 
     monkeypatch.setattr(os, fails, no_space)
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.save(path, "mlp", {}, arrays(1))
+        archive.save(path, "mlp", {}, arrays(1))
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["f.npz"]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_an_interrupted_write_leaves_the_old_file_and_no_litter(tmp_path, error):
-    path = tmp_path / "notes.txt"
-    path.write_text("old")
-
-    def write():
-        with checkpoint.replacing(path, mode="w") as file:
-            file.write("half of the n")
-            raise error
-
-    with pytest.raises(error):
-        write()
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["notes.txt"]
-
-
-def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path):
-    path = tmp_path / "notes.txt"
-    path.write_text("old")
-    with checkpoint.replacing(path, mode="w") as file:
-        file.write("größer")
-        file.flush()
-        assert path.read_text() == "old"
-    assert path.read_text(encoding="utf-8") == "größer"
-
-
 def test_a_missing_folder_is_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match="missing"):
-        checkpoint.save(tmp_path / "missing" / "f.npz", "mlp", {}, arrays())
+        archive.save(tmp_path / "missing" / "f.npz", "mlp", {}, arrays())
     assert os.listdir(tmp_path) == []
 
 
@@ -159,7 +133,7 @@ def test_a_missing_folder_is_reported(tmp_path):
 def test_permission_bits_follow_the_umask(tmp_path, umask):
     before = os.umask(umask)
     try:
-        checkpoint.save(tmp_path / "f.npz", "mlp", {}, arrays())
+        archive.save(tmp_path / "f.npz", "mlp", {}, arrays())
         assert os.umask(umask) == umask  # it was left as it was
     finally:
         os.umask(before)
@@ -168,7 +142,7 @@ def test_permission_bits_follow_the_umask(tmp_path, umask):
 
 def test_the_file_is_a_plain_npz_without_pickle(tmp_path):
     path = tmp_path / "f.npz"
-    checkpoint.save(path, "mlp", {"a": 1}, arrays())
+    archive.save(path, "mlp", {"a": 1}, arrays())
     with np.load(path, allow_pickle=False) as file:
         assert same({k: file[k] for k in arrays()}, arrays())
         assert json.loads(file["bnkit.json"].tobytes())["description"] == {"a": 1}
@@ -189,18 +163,18 @@ def test_a_pickle_in_the_file_is_refused_and_never_executed(tmp_path):
     header = np.frombuffer(json.dumps({"format": 1, "kind": "mlp", "description": {}}).encode(), np.uint8)
     np.savez(path, **{"bnkit.json": header, "a": np.array([_Trap(trap)], dtype=object)})
     with pytest.raises(ValueError, match=r"f\.npz"):
-        checkpoint.load(path, "mlp")
+        archive.load(path, "mlp")
     assert not trap.exists()
     pickle.loads(pickle.dumps(_Trap(trap)))
     assert trap.exists()  # the trap works
 
 
 def test_a_zip_of_something_else_is_refused_by_name(tmp_path):
-    with zipfile.ZipFile(tmp_path / "f.npz", "w") as archive:
-        archive.writestr("bnkit.json", json.dumps({"format": 1, "kind": "mlp", "description": {}}))
-        archive.writestr("notes.txt", "hello")
+    with zipfile.ZipFile(tmp_path / "f.npz", "w") as packed:
+        packed.writestr("bnkit.json", json.dumps({"format": 1, "kind": "mlp", "description": {}}))
+        packed.writestr("notes.txt", "hello")
     with pytest.raises(ValueError, match=r"f\.npz"):
-        checkpoint.load(tmp_path / "f.npz", "mlp")
+        archive.load(tmp_path / "f.npz", "mlp")
 
 
 @pytest.mark.skipif(
@@ -211,10 +185,10 @@ def test_a_refused_file_is_closed(tmp_path, share):
     if not os.path.isdir("/proc/self/fd"):
         pytest.skip("no list of open files")
     path = tmp_path / "f.npz"
-    checkpoint.save(path, "mlp", {}, arrays())
+    archive.save(path, "mlp", {}, arrays())
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(ValueError, match=r"f\.npz") as caught:
-        checkpoint.load(path, "mlp")
+        archive.load(path, "mlp")
     assert caught.value.__cause__ is not None  # which keeps the frames alive, and what they opened
     opened = [p for p in Path("/proc/self/fd").iterdir() if p.is_symlink()]
     assert path not in [p.readlink() for p in opened]
@@ -224,8 +198,8 @@ def test_a_refused_file_is_closed(tmp_path, share):
 
 def test_names_and_shapes_are_compared_before_anything_is_written():
     own = {"a": np.ones((2, 3)), "b": np.ones(4)}
-    checkpoint.check_names(own, {"a": np.zeros((2, 3)), "b": np.zeros(4)}, "here")
+    archive.check_names(own, {"a": np.zeros((2, 3)), "b": np.zeros(4)}, "here")
     with pytest.raises(ValueError, match="here must hold"):
-        checkpoint.check_names(own, {"a": np.zeros((2, 3))}, "here")
+        archive.check_names(own, {"a": np.zeros((2, 3))}, "here")
     with pytest.raises(ValueError, match=r"here: b must be float64 of shape \(4,\), got float64 of \(5,\)"):
-        checkpoint.check_names(own, {"a": np.zeros((2, 3)), "b": np.zeros(5)}, "here")
+        archive.check_names(own, {"a": np.zeros((2, 3)), "b": np.zeros(5)}, "here")
