@@ -7,12 +7,12 @@ size does not follow. Widths of lines and lengths of dashes are in CSS pixels th
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+from bnkit.lab.experiments import series
+from bnkit.lab.experiments.axes import Axis, number
 from bnkit.lab.experiments.findings import Bars, Chart, Line, Panel
-from bnkit.lab.report import series
-from bnkit.lab.report.axes import Axis, number
+from bnkit.lab.experiments.series import Index, Spread
 from bnkit.lab.report.markup import Markup, data, tag
 from bnkit.lab.report.palette import style_class
-from bnkit.lab.report.series import Index, Spread
 
 WIDTH, HEIGHT = 300, 200  # of an SVG, in its own units; the script has the same
 _X_TICKS, _Y_TICKS = 5, 5

@@ -6,9 +6,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from bnkit.lab.experiments.axes import number
 from bnkit.lab.experiments.judging import TOO_SHORT
 from bnkit.lab.report import charts, palette, tables
-from bnkit.lab.report.axes import number
 from bnkit.lab.report.gather import Experiment
 from bnkit.lab.report.markup import Markup, tag
 

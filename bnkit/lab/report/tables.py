@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
+from bnkit.lab.experiments.axes import number
 from bnkit.lab.experiments.findings import Row, Table, Verdict
 from bnkit.lab.experiments.judging import TOO_SHORT
-from bnkit.lab.report.axes import number
 from bnkit.lab.report.markup import Markup, join, tag
 
 _MARKS = {

@@ -11,8 +11,8 @@ import report_samples as samples
 from PIL import Image
 from places import DOCS
 
+from bnkit.lab.experiments.axes import number
 from bnkit.lab.report import page as made_page
-from bnkit.lab.report.axes import number
 
 PHONE, DESK = 390, 1280  # CSS pixels
 FIRST = "#weight-scale-figure-1"  # a chart, with plain as series 0, batch norm as 1 and three runs

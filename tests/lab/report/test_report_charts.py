@@ -7,9 +7,10 @@ import re
 import pytest
 import report_samples as samples
 
+from bnkit.lab.experiments import axes, series
+from bnkit.lab.experiments.axes import Axis, number
 from bnkit.lab.experiments.findings import Bars, Chart, Line, Panel
-from bnkit.lab.report import axes, charts, series
-from bnkit.lab.report.axes import Axis, number
+from bnkit.lab.report import charts
 
 
 def panel_paths(*items, **options):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from bnkit.lab.experiments.axes import Axis, around
 from bnkit.lab.experiments.findings import Bars, Chart, Line, Panel
-from bnkit.lab.report.axes import Axis, around
 
 _DIGITS = 5  # of a value; more than a figure shows, and as many as a record's accuracies have
 Values = Sequence[float | None]
