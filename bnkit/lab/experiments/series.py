@@ -93,7 +93,7 @@ def prepare(chart: Chart) -> PreparedChart:
             raise ValueError(f"a style must be one of {', '.join(STYLES)}, got {item.style!r}")
     series = list(dict.fromkeys((item.label, item.style) for item in items))
     runs = list(dict.fromkeys(chain.from_iterable(item.runs for item in items if isinstance(item, Line))))
-    panels = tuple(_panel(chart, panel, series) for panel in chart.panels)
+    panels = tuple(_panel(chart, panel) for panel in chart.panels)
     columns = max(1, min(chart.columns, len(panels)))
     return PreparedChart(chart.title, chart.x_label, chart.y_label, columns, chart.log_x, series, runs, panels)
 
@@ -110,22 +110,25 @@ def rounded(values: Values) -> list[float | None]:
     return [int(v) if v is not None and v.is_integer() and abs(v) < 1e6 else v for v in short]
 
 
-def _panel(chart: Chart, panel: Panel, series: list[tuple[str, str]]) -> PreparedPanel:
-    items = tuple(_item(item, series) for item in panel.items)
+def _panel(chart: Chart, panel: Panel) -> PreparedPanel:
+    items = tuple(_item(item, number, len(panel.items)) for number, item in enumerate(panel.items))
     x, y = _axes(chart, panel, items)
     return PreparedPanel(panel.title, panel.note, x, y, items)
 
 
-def _item(item: Line | Bars, series: list[tuple[str, str]]) -> Curve | Histogram:
+def _item(item: Line | Bars, number: int, count: int) -> Curve | Histogram:
     if isinstance(item, Bars):
         return Histogram(item.label, item.style, list(item.edges), [height or 0 for height in rounded(item.heights)])
     runs = {name: rounded(values) for name, values in item.runs.items()}
-    marks = _marks(len(item.x), series.index((item.label, item.style)), len(series))
+    marks = _marks(len(item.x), number, count)
     return Curve(item.label, item.style, rounded(item.x), runs, spreads(list(runs.values())), marks)
 
 
 def _marks(points: int, number: int, count: int) -> range:
-    """Every so many points, each series at other points, so that equal lines show the markers of both in turn."""
+    """Every so many points, with another start for each of the panel's `count` items.
+
+    Lines that cover each other then show the markers of each in turn.
+    """
     step = max(count, -(-points // _MARKS))
     return range(step * number // count, points, step)
 
