@@ -87,7 +87,7 @@ def test_the_compiled_kernels_are_installed() -> None:
 def test_the_wheel_holds_every_module_and_type_marker(wheel: Path, package: str) -> None:
     shipped = set(zipfile.ZipFile(wheel).namelist())
     base = PACKAGES[package]
-    kinds = ("*.py", "*.pyi", "*.cu", "*.cuh", "*.css", "*.js")
+    kinds = ("*.py", "*.pyi", "*.cu", "*.cuh", "*.css", "*.html", "*.js")
     sources = {p.relative_to(base.parent).as_posix() for kind in kinds for p in base.rglob(kind)}
     assert sources | {f"{package}/py.typed"} <= shipped
 
@@ -143,7 +143,7 @@ def test_a_failed_compile_gives_a_pure_wheel_that_says_so(
 
 def test_importing_bnkit_imports_nothing_heavy(tmp_path: Path) -> None:
     other_arrays = ["cupy", "torch", "ml_dtypes", "array_api_strict", "bnkit_numpy", "bnkit_cupy"]
-    heavy = [*other_arrays, "matplotlib", "sklearn", "pooch", "typer", "rich"]
+    heavy = [*other_arrays, "jinja2", "matplotlib", "sklearn", "pooch", "typer", "rich"]
     code = f"import sys, bnkit; print(*(name for name in {heavy} if name in sys.modules))"
     assert run(sys.executable, "-c", code, cwd=tmp_path).split() == []
 

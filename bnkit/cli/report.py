@@ -1,5 +1,6 @@
-"""`bnkit report`: what the experiments' record files show, as one HTML page."""
+"""`bnkit report`: the findings of the experiments' record files as one HTML page."""
 
+import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -18,18 +19,18 @@ def report(
 ) -> None:
     """Gather the experiments' record files of a folder into one HTML page that needs no network.
 
-    It replaces a page that an earlier bnkit report made; --overwrite is for any other file.
+    A page that an earlier bnkit report made is replaced; any other file only with --overwrite.
     """
     out = folder / "report.html" if out is None else out
     if not overwrite and not reports.is_page(out):
         results.refuse_existing([out])
     experiments, left_out = reports.gather(folder)
-    page = reports.page(experiments)
+    page = reports.page(experiments, date=datetime.date.today())
     try:
         with replacing(out, mode="w") as file:
             file.write(page)
     except OSError as error:
-        if error.strerror is None:  # it says what to do
+        if error.strerror is None:  # the message has its remedy already
             raise
         raise OSError(f"cannot write {out} ({error.strerror}); name another file by --out") from error
     for why in dict.fromkeys(left_out.values()):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 
 import pytest
 import report_samples as samples
@@ -192,4 +193,6 @@ def test_the_repositorys_page_is_that_of_its_records(tmp_path, capsys):
     assert report(capsys, DOCS, "--out", tmp_path / "page.html")[0] == 0
     found, left_out = gather(DOCS)
     assert ([e.name for e in found], left_out) == (list(experiments.QUESTIONS), {})
-    assert (tmp_path / "page.html").read_bytes() == (DOCS / "report.html").read_bytes(), "run bnkit report docs"
+    pages = [path.read_text(encoding="utf-8") for path in (tmp_path / "page.html", DOCS / "report.html")]
+    made, stored = (re.sub("<time.*?</time>", "", page) for page in pages)
+    assert made == stored, "run bnkit report docs"

@@ -1,15 +1,18 @@
 """Findings of made-up numbers, in every shape that a report has to show, and record files that give them."""
 
 import dataclasses
+import datetime
 import json
 import math
 import random
 from types import SimpleNamespace
 
+from bnkit.lab import report
 from bnkit.lab.experiments.findings import STYLES, Bars, Chart, Findings, Line, Panel, Row, Table, Verdict
 from bnkit.lab.report import Experiment
 
 HOSTILE = """</script><img src=x onerror="alert('1')">&amp; 'a' "b" ]]> <!-- \u2028"""
+DATE = datetime.date(2026, 11, 30)
 MACHINE = {"system": "Linux x86_64", "processor": "AMD EPYC", "device": "CPU, 2 cores", "threads": 2, "simd": None}
 VERSIONS = {"bnkit": "0.1.0", "python": "3.11.7", "numpy": "2.4.6"}
 SETTINGS = {
@@ -167,6 +170,11 @@ def experiment(name, findings=None, *, file=None, settings=SETTINGS):
 def full():
     """All five experiments."""
     return [experiment(name) for name in MADE]
+
+
+def page(experiments):
+    """The report's page on a fixed date."""
+    return report.page(experiments, date=DATE)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,13 +1,14 @@
-"""An experiment's charts as a figure of matplotlib: means with their bands, histograms, notes, one legend."""
+"""The charts of an experiment as a figure of matplotlib: means with their bands, histograms, notes, one legend."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
+from bnkit.lab.experiments.findings import STYLES, Chart
+from bnkit.lab.experiments.series import Curve, Histogram, PreparedChart, PreparedPanel, prepare
+from bnkit.lab.experiments.styles import MARKERS, colours
 
-from bnkit.lab.experiments.findings import STYLES, Bars, Chart, Line, Panel
-
-_NOTE_LINES = 3  # of a panel's note that are shown
+_BACKGROUND = "#ffffff"
+_NOTE_LINES = 3  # the lines of a panel's note that the figure has room for
 
 
 class Size(NamedTuple):
@@ -15,8 +16,8 @@ class Size(NamedTuple):
 
     width: float
     lines: float  # the height of a panel with lines
-    bars: float  # the height of a panel with histograms alone
-    around: float  # the height that a chart's title, legend and x axis take
+    bars: float  # the height of a panel with only histograms
+    around: float  # the height of a chart's title, legend and x axis together
     text: float
 
 
@@ -25,52 +26,47 @@ DENSE = Size(width=1.6, lines=1.2, bars=0.95, around=0.9, text=8)  # for a hundr
 
 
 def draw(charts: Sequence[Chart | Sequence[Chart]], size: Size = ROOMY) -> Any:
-    """One figure with the charts one below the other, where an inner sequence holds charts that lie side by side.
+    """A `matplotlib.figure.Figure` with the charts one below the other; charts of an inner sequence are side by side.
 
-    The band around a line spans its runs.
+    The band around a line spans its runs. ValueError if a style is unknown.
     """
     from matplotlib.figure import Figure
 
-    rows = [[item] if isinstance(item, Chart) else list(item) for item in charts]
+    rows = [[prepare(c) for c in ([item] if isinstance(item, Chart) else item)] for item in charts]
     heights = [max(_height(chart, size) for chart in row) for row in rows]
-    width = max(size.width * sum(_columns(chart) for chart in row) for row in rows)
+    width = max(size.width * sum(chart.columns for chart in row) for row in rows)
     figure = Figure(figsize=(max(width, 6.0), sum(heights)), layout="constrained")
     below = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
     for row, line in zip(rows, below, strict=True):
-        ratios = [_columns(chart) for chart in row]
+        ratios = [chart.columns for chart in row]
         places = line.subfigures(1, len(row), width_ratios=ratios) if len(row) > 1 else [line]
         for chart, place in zip(row, places, strict=True):
             _chart(place, chart, size.text)
     return figure
 
 
-def _height(chart: Chart, size: Size) -> float:
-    return (size.lines if _has_lines(chart) else size.bars) * _lines(chart) + size.around
+def _height(chart: PreparedChart, size: Size) -> float:
+    has_lines = any(isinstance(item, Curve) for panel in chart.panels for item in panel.items)
+    return (size.lines if has_lines else size.bars) * _lines(chart) + size.around
 
 
-def _columns(chart: Chart) -> int:
-    return min(chart.columns, len(chart.panels))
+def _lines(chart: PreparedChart) -> int:
+    return -(-len(chart.panels) // chart.columns)
 
 
-def _lines(chart: Chart) -> int:
-    return -(-len(chart.panels) // _columns(chart))
-
-
-def _has_lines(chart: Chart) -> bool:
-    return any(isinstance(item, Line) for panel in chart.panels for item in panel.items)
-
-
-def _chart(place: Any, chart: Chart, text: float) -> None:
-    columns = _columns(chart)
-    axes = place.subplots(_lines(chart), columns, sharex=True, sharey=chart.y_range is not None, squeeze=False)
+def _chart(place: Any, chart: PreparedChart, text: float) -> None:
+    columns = chart.columns
+    same_y = len({panel.y for panel in chart.panels}) == 1
+    axes = place.subplots(_lines(chart), columns, sharex=True, sharey=same_y, squeeze=False)
     for panel in axes.flat[len(chart.panels) :]:
         panel.set_visible(False)
     for index, (panel, shown) in enumerate(zip(axes.flat, chart.panels, strict=False)):
-        _panel(panel, shown, chart, text)
-        last = index + columns >= len(chart.panels)  # of its column
+        _panel(panel, shown, chart.log_x, text)
+        last = index + columns >= len(chart.panels)  # in its column
         panel.tick_params(labelbottom=last)
-        if last:  # and not once for all, which would lie over the legend
+        if last:  # one label for the whole figure would cover the legend
             panel.set_xlabel(chart.x_label, fontsize=text)
+    axes.flat[0].set_xlim(min(p.x.low for p in chart.panels), max(p.x.high for p in chart.panels))
     legend = {t: h for panel in axes.flat for h, t in zip(*panel.get_legend_handles_labels(), strict=True)}
     place.suptitle(chart.title, fontsize=text + 2)
     place.legend(
@@ -79,18 +75,16 @@ def _chart(place: Any, chart: Chart, text: float) -> None:
     place.supylabel(chart.y_label, fontsize=text)
 
 
-def _panel(panel: Any, shown: Panel, chart: Chart, text: float) -> None:
+def _panel(panel: Any, shown: PreparedPanel, log_x: bool, text: float) -> None:
     panel.set_title(shown.title, fontsize=text)
     panel.tick_params(labelsize=text)
     panel.grid(color="0.9")
     panel.set_axisbelow(True)
-    if chart.log_x:
+    if log_x:
         panel.set_xscale("log")
-    if chart.y_range is not None:
-        low, high = chart.y_range
-        panel.set_ylim(low - 0.03 * (high - low), high + 0.03 * (high - low))
+    panel.set_ylim(shown.y.low, shown.y.high)
     for item in shown.items:
-        if isinstance(item, Line):
+        if isinstance(item, Curve):
             _line(panel, item)
         else:
             _bars(panel, item)
@@ -101,20 +95,33 @@ def _panel(panel: Any, shown: Panel, chart: Chart, text: float) -> None:
         )
 
 
-def _line(panel: Any, line: Line) -> None:
-    colour, dashes = STYLES[line.style]
-    runs = np.array([[np.nan if v is None else v for v in run] for run in line.runs.values()], float)
-    known = np.isfinite(runs).any(axis=0)
-    x, runs = np.array(line.x, float)[known], runs[:, known]
-    panel.plot(x, np.nanmean(runs, axis=0), color=colour, linestyle=_dash(dashes), linewidth=1.8, label=line.label)
-    panel.fill_between(x, np.nanmin(runs, axis=0), np.nanmax(runs, axis=0), color=colour, alpha=0.2, linewidth=0)
+def _line(panel: Any, curve: Curve) -> None:
+    colour, marker = colours(_BACKGROUND)[curve.style], MARKERS[curve.style]
+    known = curve.known
+    x = [x for _, x, _ in known]
+    panel.plot(
+        x,
+        [spread.mean for _, _, spread in known],
+        color=colour,
+        linestyle=_dash(curve.style),
+        linewidth=1.8,
+        marker=marker.shape,
+        markersize=4.5 if marker.shape in "os" else 8,  # a bar or a cross must reach beyond the line
+        markerfacecolor=colour if marker.filled else _BACKGROUND,
+        markevery=[place for place, (index, _, _) in enumerate(known) if index in curve.marks],
+        label=curve.label,
+    )
+    low, high = [spread.low for _, _, spread in known], [spread.high for _, _, spread in known]
+    panel.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
-def _bars(panel: Any, bars: Bars) -> None:
-    colour, dashes = STYLES[bars.style]
-    panel.stairs(bars.heights, bars.edges, color=colour, fill=True, alpha=0.2)
-    panel.stairs(bars.heights, bars.edges, color=colour, linestyle=_dash(dashes), linewidth=1.3, label=bars.label)
+def _bars(panel: Any, histogram: Histogram) -> None:
+    colour = colours(_BACKGROUND)[histogram.style]
+    panel.stairs(histogram.heights, histogram.edges, color=colour, fill=True, alpha=0.2)
+    dash = _dash(histogram.style)
+    panel.stairs(histogram.heights, histogram.edges, color=colour, linestyle=dash, linewidth=1.3, label=histogram.label)
 
 
-def _dash(dashes: tuple[float, ...]) -> Any:
+def _dash(style: str) -> Any:
+    _, dashes = STYLES[style]
     return (0, dashes) if dashes else "-"

@@ -1,4 +1,4 @@
-"""A folder of record files as one HTML page that needs no network: `gather(folder)`, then `page(experiments)`."""
+"""One HTML page of a folder's record files, without network: `gather(folder)`, then `page(experiments, date=…)`."""
 
 from bnkit.lab.report.gather import Experiment, gather
 from bnkit.lab.report.page import is_page, page

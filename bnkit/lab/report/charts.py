@@ -1,139 +1,60 @@
-"""A chart as HTML: a legend that switches series and runs, and a grid of panels, each an inline SVG.
+"""A chart's paths and words for the template.
 
-The SVG stretches with its panel, so a panel has the shape its place allows; all text stands beside it as HTML, whose
-size does not follow. Widths of lines and lengths of dashes are in CSS pixels through vector-effect.
+An SVG stretches with its panel. Its text is HTML beside it, whose size does not follow. Widths of lines and lengths
+of dashes are in CSS pixels through vector-effect.
 """
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from bnkit.lab.experiments.findings import Bars, Chart, Line, Panel
-from bnkit.lab.report import series
-from bnkit.lab.report.axes import Axis, number
-from bnkit.lab.report.markup import Markup, data, tag
-from bnkit.lab.report.palette import style_class
-from bnkit.lab.report.series import Index, Spread
+from bnkit.lab.experiments.axes import Axis, number
+from bnkit.lab.experiments.series import Curve, Histogram, PreparedChart, PreparedPanel, Spread
+from bnkit.lab.report.palette import is_hollow, marker_path
 
-WIDTH, HEIGHT = 300, 200  # of an SVG, in its own units; the script has the same
-_X_TICKS, _Y_TICKS = 5, 5
-Point = tuple[float, float] | None
+WIDTH, HEIGHT = 300, 200  # an SVG's units; script.js has the same
+TICKS = 5  # at most, on each axis
+Point = tuple[float, float]
 
 
-def figure(chart: Chart, name: str) -> Markup:
-    """`name` is the figure's id, and the beginning of the ids in it."""
-    index = Index.of(chart)
-    axes = [series.axes(chart, panel) for panel in chart.panels]
-    gutter = max((len(text) for _, y in axes for _, text in y.ticks(_Y_TICKS)), default=1)
-    panels = [
-        _panel(chart, panel, x, y, index, f"{name}-{number_}")
-        for number_, (panel, (x, y)) in enumerate(zip(chart.panels, axes, strict=True), 1)
-    ]
-    columns = max(1, min(chart.columns, len(panels)))
-    return tag(
-        "figure",
-        tag("figcaption", chart.title, id=f"{name}-title"),
-        _legend(index),
-        tag("p", tag("span", "↑ ", chart.y_label), tag("span", chart.x_label, " →"), class_="axes"),
-        tag("div", *panels, class_=f"panels of{min(columns, 4)}", style=f"--columns:{columns};--gutter:{gutter}"),
-        data(series.for_script(chart, index), class_="data"),
-        class_="chart",
-        id=name,
-        aria_labelledby=f"{name}-title",
-    )
+def paths(item: Curve | Histogram, panel: PreparedPanel) -> list[tuple[str, str]]:
+    """The paths that draw the item, each as its CSS class and its `d`."""
+    if isinstance(item, Histogram):
+        return [("bars", outline(item, panel.x, panel.y))]
+    across = [_across(panel.x, v) for v in item.x]
+    mean, high, low = (_points(across, item.spreads, panel.y, side) for side in ("mean", "high", "low"))
+    marker = marker_path(item.style)
+    marks = "".join(f"M{_text(p[0])} {_text(p[1])}{marker}" for i in item.marks if (p := mean[i]) is not None)
+    drawn = [("band", band(high, low))] if len(item.runs) > 1 else []
+    drawn += [("mean", curve(mean)), ("mark", marks)]
+    return [*drawn, ("mark core", marks)] if is_hollow(item.style) else drawn
 
 
-def _legend(index: Index) -> Markup:
-    buttons = [
-        tag("button", _swatch(style), label, type="button", aria_pressed="true", data_series=i)
-        for i, (label, style) in enumerate(index.series)
-    ]
-    parts = [tag("div", *buttons, class_="toggles", role="group", aria_label="Series")]
-    if len(index.runs) > 1:
-        runs = [
-            tag("button", name, type="button", aria_pressed="true", data_run=i) for i, name in enumerate(index.runs)
-        ]
-        each = tag("button", "draw each run", type="button", aria_pressed="false", data_each=True)
-        head = tag("span", "mean and range of")
-        # Only the script can draw for some of the runs, and so it shows these.
-        parts.append(tag("div", head, *runs, each, class_="toggles", role="group", aria_label="Runs", hidden=True))
-    return tag("div", *parts, class_="legend")
+def grid_lines(panel: PreparedPanel) -> str:
+    """The path of a line at each tick."""
+    level = "".join(f"M0 {_text(_down(panel.y, v))}H{WIDTH}" for v, _ in panel.y.ticks(TICKS))
+    return level + "".join(f"M{_text(_across(panel.x, v))} 0V{HEIGHT}" for v, _ in panel.x.ticks(TICKS))
 
 
-def _swatch(style: str) -> Markup:
-    line = tag("path", class_="mean", d="M2 6h32")
-    return tag("svg", line, class_=f"swatch {style_class(style)}", viewBox="0 0 36 12", aria_hidden="true")
+def gutter(chart: PreparedChart) -> int:
+    """The letters of the longest label on a y axis."""
+    return max((len(label) for panel in chart.panels for _, label in panel.y.ticks(TICKS)), default=1)
 
 
-def _panel(chart: Chart, panel: Panel, x: Axis, y: Axis, index: Index, name: str) -> Markup:
-    x_ticks, y_ticks = x.ticks(_X_TICKS), y.ticks(_Y_TICKS)
-    grid = "".join(f"M0 {_text(_down(y, v))}H{WIDTH}" for v, _ in y_ticks) + "".join(
-        f"M{_text(_across(x, v))} 0V{HEIGHT}" for v, _ in x_ticks
-    )
-    drawing = tag(
-        "svg",
-        tag("path", class_="grid", d=grid),
-        *(_item(item, x, y, index) for item in panel.items),
-        tag("path", class_="cross"),
-        viewBox=f"0 0 {WIDTH} {HEIGHT}",
-        preserveAspectRatio="none",
-        role="img",
-        aria_label=_in_words(chart, panel),
-    )
-    return tag(
-        "div",
-        tag("h4", panel.title),
-        tag(
-            "div",
-            tag("div", *(_tick(text, y.place(v), "bottom") for v, text in y_ticks), class_="y", aria_hidden="true"),
-            drawing,
-            tag("div", *(_tick(text, x.place(v), "left") for v, text in x_ticks), class_="x", aria_hidden="true"),
-            class_="plot",
-        ),
-        tag("p", panel.note, class_="note") if panel.note else None,
-        class_="panel",
-        id=name,
-    )
+def curve(points: Iterable[Point | None]) -> str:
+    """The path through the points, with a gap at each None; a point between two gaps is a dot."""
+    return "".join(_joined(part) + ("h.1" if len(part) == 1 else "") for part in _parts(points))
 
 
-def _tick(text: str, place: float | None, side: str) -> Markup:
-    assert place is not None, "a tick lies on its axis"
-    return tag("span", text, style=f"{side}:{100 * place:.4g}%")
+def band(high: Iterable[Point | None], low: Iterable[Point | None]) -> str:
+    """The path around the surface between highest and lowest, with the same gaps."""
+    parts = zip(_parts(high), _parts(low), strict=True)
+    return "".join(_joined([*top, *reversed(bottom)]) + "Z" for top, bottom in parts)
 
 
-def _item(item: Line | Bars, x: Axis, y: Axis, index: Index) -> Markup:
-    place = index.number(item)
-    if isinstance(item, Bars):
-        drawn = [tag("path", class_="bars", d=outline(item, x, y))]
-    else:
-        across = [_across(x, v) for v in series.rounded(item.x)]
-        found = series.of_runs(item)
-        drawn = [tag("path", class_="mean", d=curve(_points(across, found, y, "mean")))]
-        if len(item.runs) > 1:
-            drawn.insert(0, tag("path", class_="band", d=band(across, found, y)))
-    return tag("g", *drawn, class_=style_class(item.style), data_series=place)
-
-
-def curve(points: Iterable[Point]) -> str:
-    """A path through the points that are there, with a gap where one is not; a point between gaps is a dot."""
-    path = ""
-    for part in _parts(list(points)):
-        path += "M" + "L".join(f"{_text(x)} {_text(y)}" for x, y in part) + ("h.1" if len(part) == 1 else "")
-    return path
-
-
-def band(across: Sequence[float | None], found: Sequence[Spread | None], y: Axis) -> str:
-    """The surface between lowest and highest."""
-    low, high = (list(_points(across, found, y, side)) for side in ("low", "high"))
-    path = ""
-    for top, bottom in zip(_parts(high), _parts(low), strict=True):
-        path += "M" + "L".join(f"{_text(x)} {_text(y)}" for x, y in [*top, *reversed(bottom)]) + "Z"
-    return path
-
-
-def outline(bars: Bars, x: Axis, y: Axis) -> str:
-    """The steps of a histogram, closed at the bottom; on a logarithmic axis from its first edge above 0."""
+def outline(histogram: Histogram, x: Axis, y: Axis) -> str:
+    """The steps of a histogram, closed at the bottom; on a logarithmic axis they start at the first edge above 0."""
     path, bottom = "", _text(_down(y, 0.0))
-    for (left, right), height in zip(pairwise(bars.edges), series.heights(bars), strict=True):
+    for (left, right), height in zip(pairwise(histogram.edges), histogram.heights, strict=True):
         start, end = _across(x, left), _across(x, right)
         if start is None or end is None:
             continue
@@ -142,13 +63,55 @@ def outline(bars: Bars, x: Axis, y: Axis) -> str:
     return f"{path}V{bottom}Z" if path else ""
 
 
-def _points(across: Sequence[float | None], found: Sequence[Spread | None], y: Axis, side: str) -> Iterable[Point]:
-    for x, spread in zip(across, found, strict=True):
-        yield None if x is None or spread is None else (x, _down(y, getattr(spread, side)))
+def in_words(chart: PreparedChart, panel: PreparedPanel) -> str:
+    """The panel's content as a sentence, for a screen reader."""
+    phrases = [_curve_in_words(i) if isinstance(i, Curve) else _histogram_in_words(i) for i in panel.items]
+    return f"{panel.title}: {chart.y_label} against {chart.x_label}. {'; '.join(phrases)}."
 
 
-def _parts(points: Sequence[Point]) -> list[list[tuple[float, float]]]:
-    parts: list[list[tuple[float, float]]] = [[]]
+def grid_labels(chart: PreparedChart) -> tuple[list[str], list[str]]:
+    """Labels of rows and columns if the panels' titles are "row, column" for every row and column; else none."""
+    titles = [panel.title.rpartition(", ") for panel in chart.panels]
+    rows, heads = [row for row, _, _ in titles[:: chart.columns]], [head for _, _, head in titles[: chart.columns]]
+    if chart.columns < 2 or not all(rows) or titles != [(row, ", ", head) for row in rows for head in heads]:
+        return [], []
+    return rows, heads
+
+
+def scale(chart: PreparedChart) -> str:
+    """The y axis of a grid in words, since its panels have no ticks on it."""
+    if len({panel.y for panel in chart.panels}) > 1:
+        return "scaled to each panel"
+    ticks = chart.panels[0].y.ticks(TICKS)
+    return f"{ticks[0][1]} to {ticks[-1][1]}"
+
+
+def _curve_in_words(curve: Curve) -> str:
+    spreads = [spread for spread in curve.spreads if spread is not None]
+    if not spreads:
+        return f"{curve.label} has no value"
+    last = spreads[-1]
+    span = "" if last.low == last.high else f", {number(last.low)} to {number(last.high)}"
+    return f"{curve.label} starts at {number(spreads[0].mean)} and ends at {number(last.mean)}{span}"
+
+
+def _histogram_in_words(histogram: Histogram) -> str:
+    edges, top = histogram.edges, histogram.heights.index(max(histogram.heights))
+    return (
+        f"{histogram.label} from {number(edges[0])} to {number(edges[-1])}, highest at {number(edges[top])}"
+        f" to {number(edges[top + 1])}"
+    )
+
+
+def _points(across: Sequence[float | None], spreads: Sequence[Spread | None], y: Axis, side: str) -> list[Point | None]:
+    return [
+        None if x is None or spread is None else (x, _down(y, getattr(spread, side)))
+        for x, spread in zip(across, spreads, strict=True)
+    ]
+
+
+def _parts(points: Iterable[Point | None]) -> list[list[Point]]:
+    parts: list[list[Point]] = [[]]
     for point in points:
         if point is not None:
             parts[-1].append(point)
@@ -157,43 +120,25 @@ def _parts(points: Sequence[Point]) -> list[list[tuple[float, float]]]:
     return [part for part in parts if part]
 
 
+def _joined(points: Iterable[Point]) -> str:
+    return "M" + "L".join(f"{_text(x)} {_text(y)}" for x, y in points)
+
+
 def _across(axis: Axis, value: float | None) -> float | None:
     place = None if value is None else axis.place(value)
-    return None if place is None else _near(place) * WIDTH
+    return None if place is None else _clamped(place) * WIDTH
 
 
 def _down(axis: Axis, value: float) -> float:
     place = axis.place(value)
     assert place is not None, "no chart has a logarithmic y"
-    return (1 - _near(place)) * HEIGHT
+    return (1 - _clamped(place)) * HEIGHT
 
 
-def _near(place: float) -> float:
-    """What lies far outside a panel stays outside, in coordinates that every browser has."""
+def _clamped(place: float) -> float:
+    """A place far outside the panel stays outside, at coordinates that every browser can draw."""
     return min(max(place, -2.0), 3.0)
 
 
 def _text(coordinate: float | None) -> str:
     return f"{coordinate or 0:.1f}".removesuffix(".0")
-
-
-def _in_words(chart: Chart, panel: Panel) -> str:
-    """What the picture shows, for those who hear it."""
-    lines, bars = series.parted(panel)
-    told = []
-    for line in lines:
-        found = [s for s in series.of_runs(line) if s is not None]
-        if not found:
-            told.append(f"{line.label} has no value")
-            continue
-        last = found[-1]
-        spread = "" if last.low == last.high else f", {number(last.low)} to {number(last.high)}"
-        told.append(f"{line.label} starts at {number(found[0].mean)} and ends at {number(last.mean)}{spread}")
-    for b in bars:
-        heights = series.heights(b)
-        top = heights.index(max(heights))
-        told.append(
-            f"{b.label} from {number(b.edges[0])} to {number(b.edges[-1])}, highest at {number(b.edges[top])}"
-            f" to {number(b.edges[top + 1])}"
-        )
-    return f"{panel.title}: {chart.y_label} against {chart.x_label}. {'; '.join(told)}."

@@ -1,4 +1,4 @@
-"""The record files of a folder, and what their experiments find in them."""
+"""The record files of a folder, and the findings of their experiments."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from bnkit.lab.experiments.findings import Findings
 
 @dataclass(frozen=True)
 class Experiment:
-    """A record file: the experiment's name, what was set, where it ran, and what it shows."""
+    """A record file: the experiment's name, its settings, versions and machine, and its findings."""
 
     name: str
     file: str  # the file's name, without its folder
@@ -24,12 +24,12 @@ class Experiment:
 
 
 def gather(folder: str | os.PathLike[str]) -> tuple[list[Experiment], dict[str, str]]:
-    """The experiments whose record files lie in `folder`, in the order of their list, and why other .json are left out.
+    """The experiments whose record files are in `folder`, in the order of QUESTIONS; and the .json files left out.
 
-    A record file is named as `bnkit run` does, weight_scale.json, or weight_scale-more.json beside that. The file of a
-    quick run, weight_scale_quick.json, is left out where the folder holds a full run of the experiment.
-    FileNotFoundError where there is no such folder or no record file in it; ValueError, which names the file, where one
-    is damaged.
+    The second value has, for the name of each file left out, the reason. A record file has the name that `bnkit run`
+    gives it, weight_scale.json, or that name with a suffix, weight_scale-laptop.json. The file of a quick run,
+    weight_scale_quick.json, is left out if the folder has a full run of the experiment. FileNotFoundError if `folder`
+    does not exist or has no record file; ValueError, which names the file, if a file is damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -45,13 +45,13 @@ def gather(folder: str | os.PathLike[str]) -> tuple[list[Experiment], dict[str, 
     if not known:
         raise FileNotFoundError(f"{folder} holds no record file of an experiment; make one by bnkit run --out {folder}")
     in_full = {name for _, name, quick in known if not quick}
-    found = []
+    read = []
     for path, name, quick in known:
         if quick and name in in_full:
             left_out[path.name] = "a quick run, and the folder holds a full one"
         else:
-            found.append(_read(path, name))
-    return sorted(found, key=lambda e: (list(experiments.QUESTIONS).index(e.name), Path(e.file).stem)), left_out
+            read.append(_read(path, name))
+    return sorted(read, key=lambda e: (list(experiments.QUESTIONS).index(e.name), Path(e.file).stem)), left_out
 
 
 def _content(path: Path) -> Any:
@@ -72,7 +72,7 @@ def _read(path: Path, name: str) -> Experiment:
     settings = record_files.read_settings(path, module.Settings)
     try:
         findings = module.findings(content["records"], settings)
-    except Exception as error:  # a record may lack anything, and be anything
+    except Exception as error:  # a record may have any shape
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
     return Experiment(name, path.name, content["settings"], content["versions"], content["machine"], findings)
 

@@ -1,104 +1,115 @@
-"""The whole page: a summary of the claims, then each experiment."""
+"""The whole page: an introduction, a summary of the claims, and a section for each experiment."""
 
+import datetime
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from bnkit.data.dataset import import_extra
+from bnkit.lab.experiments.axes import number
 from bnkit.lab.experiments.judging import TOO_SHORT
-from bnkit.lab.report import charts, palette, tables
-from bnkit.lab.report.axes import number
+from bnkit.lab.experiments.series import PreparedChart, prepare
+from bnkit.lab.report import charts, palette
 from bnkit.lab.report.gather import Experiment
-from bnkit.lab.report.markup import Markup, tag
+from bnkit.lab.report.script_data import script_data
+from bnkit.lab.report.tables import Layout, layout
 
-# Nothing is fetched, and nothing could be: the page's own style and script are all that may run.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
 _TITLE = "bnkit report: "
-_HEAD = 1000  # bytes of a page, more than stand before its title
+_HEAD = 1000  # bytes: the page's title is within them
+# A verdict's mark and CSS class.
+_BADGES = {
+    "holds": ("✓", "holds"),
+    "does not hold": ("✗", "fails"),
+    "depends": ("≈", "depends"),
+    TOO_SHORT: ("–", "short"),
+}
 
 
-def page(experiments: Sequence[Experiment]) -> str:
-    """HTML that needs no other file; without its script it still shows everything but the values of single points."""
-    titles = _titles(experiments)
-    names = _ids(experiments)
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", f"{_TITLE}{', '.join(dict.fromkeys(e.name for e in experiments))}"),
-        tag("style", Markup(palette.css() + "\n" + _file("style.css"))),
-    )
-    body = tag(
-        "body",
-        tag(
-            "header",
-            tag("h1", "What batch norm does, measured"),
-            tag("button", "Dark", type="button", id="theme", hidden=True),
-        ),
-        tag(
-            "main",
-            tag(
-                "section",
-                tag("h2", "Claims and verdicts", id="summary-title"),
-                tables.summary((i, t, e.findings.verdicts) for i, t, e in zip(names, titles, experiments, strict=True)),
-                class_="card",
-                aria_labelledby="summary-title",
-            ),
-            *(_experiment(*each) for each in zip(names, titles, experiments, strict=True)),
-        ),
-        tag("footer", f"Made by bnkit report from {', '.join(e.file for e in experiments)}."),
-        tag("div", id="tip", role="status", hidden=True),
-        tag("script", Markup(_file("script.js"))),
-    )
-    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+@dataclass(frozen=True)
+class Section:
+    """An experiment as the template shows it; `name` is its id, and starts the ids inside it."""
+
+    name: str
+    title: str
+    experiment: Experiment
+    charts: list[PreparedChart]
+    tables: list[Layout]
+
+
+def page(experiments: Sequence[Experiment], *, date: datetime.date) -> str:
+    """One HTML file that needs no other file and no network.
+
+    Without its script it shows everything but the values of single points. `date` is the day that the page names.
+    ImportError if Jinja2 is missing; ValueError if a chart has an unknown style.
+
+    >>> page([], date=datetime.date(2026, 11, 30)).splitlines()[0]
+    '<!DOCTYPE html>'
+    """
+    sections = [
+        Section(name, title, e, [prepare(c) for c in e.findings.charts], [layout(t) for t in e.findings.tables])
+        for name, title, e in zip(_ids(experiments), _titles(experiments), experiments, strict=True)
+    ]
+    title = _TITLE + ", ".join(dict.fromkeys(e.name for e in experiments))
+    return _environment().get_template("page.html").render(title=title, sections=sections, date=date)
 
 
 def is_page(path: Path) -> bool:
-    """Whether `page` made this file: its title says so."""
+    """Whether `page` made this file: whether it has the page's title."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
         return f"<title>{_TITLE}".encode() in file.read(_HEAD)
 
 
-def _experiment(name: str, title: str, experiment: Experiment) -> Markup:
-    findings = experiment.findings
-    return tag(
-        "section",
-        tag("h2", title, id=f"{name}-title"),
-        tag("p", findings.question, class_="question"),
-        _too_short(experiment),
-        _facts("Settings", experiment.settings),
-        *(charts.figure(chart, f"{name}-figure-{i}") for i, chart in enumerate(findings.charts, 1)),
-        *(tables.side_by_side(table) for table in findings.tables),
-        tables.verdicts(findings.verdicts, name),
-        _facts("Machine", experiment.machine),
-        _facts("Versions", experiment.versions),
-        class_="card",
-        id=name,
-        aria_labelledby=f"{name}-title",
+def _environment() -> "Environment":
+    """Templates that escape whatever they insert, and fail on a name that does not exist."""
+    import_extra("jinja2", "the report")
+    import jinja2
+    from markupsafe import Markup
+
+    env = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: _file(f"templates/{name}")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
+    env.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False, "allow_nan": False}
+    env.filters |= {"fact": _fact, "number": number, "prose": _prose, "plain": lambda text: text.replace("`", "")}
+    env.globals |= {
+        "badges": _BADGES,
+        "charts": charts,
+        "palette": palette,
+        "script": Markup(_file("script.js")),
+        "style": Markup(palette.css() + "\n" + _file("style.css")),
+        "script_data": script_data,
+        "too_short": TOO_SHORT,
+    }
+    return env
 
 
-def _too_short(experiment: Experiment) -> Markup | None:
-    why = experiment.findings.too_short
-    return tag("p", tag("strong", f"{experiment.file} is {TOO_SHORT}."), " ", why) if why else None
+def _file(name: str) -> str:
+    return resources.files("bnkit.lab.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _facts(title: str, facts: Mapping[str, Any]) -> Markup:
-    """Name and value of each; what was not set is left out."""
-    pairs = [
-        tag("div", tag("dt", key.replace("_", " ")), tag("dd", _value(value)))
-        for key, value in facts.items()
-        if value is not None
-    ]
-    return tag("div", tag("h3", title), tag("dl", *pairs), class_="facts")
+def _prose(text: str) -> "Markup":
+    """The text as HTML, with the text between two backticks as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
-def _value(value: Any) -> str:
+def _fact(value: object) -> str:
+    """A value of JSON in one line of text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -107,16 +118,15 @@ def _value(value: Any) -> str:
         return number(value, digits=6)
     if isinstance(value, list):
         if len(value) > 6 and all(isinstance(v, (int, float)) for v in value):
-            return f"{_value(value[0])} … {_value(value[-1])} ({len(value)})"
-        inner = [" ".join(map(_value, v)) if isinstance(v, list) else _value(v) for v in value]
-        return ", ".join(inner)
+            return f"{_fact(value[0])} … {_fact(value[-1])} ({len(value)})"
+        return ", ".join(" ".join(map(_fact, v)) if isinstance(v, list) else _fact(v) for v in value)
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_value(v)}" for key, v in value.items())
+        return ", ".join(f"{key} {_fact(v)}" for key, v in value.items())
     return "none" if value is None else str(value)
 
 
 def _titles(experiments: Sequence[Experiment]) -> list[str]:
-    """The experiments' names; with the file's where two are of one experiment, and a remark where a run is short."""
+    """The experiments' names, with the file's name where two are equal, and a remark if a run is short."""
     count = Counter(e.name for e in experiments)
     titles = []
     for e in experiments:
@@ -127,10 +137,6 @@ def _titles(experiments: Sequence[Experiment]) -> list[str]:
 
 
 def _ids(experiments: Sequence[Experiment]) -> list[str]:
-    """The experiments' names; numbered where two are alike."""
+    """The experiments' names, numbered where two are equal."""
     names = [e.name for e in experiments]
     return [name if names.count(name) == 1 else f"{name}-{i}" for i, name in enumerate(names, 1)]
-
-
-def _file(name: str) -> str:
-    return resources.files("bnkit.lab.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,8 +1,9 @@
-"""The page's colours, each for a light and a dark page, and the styles of `findings.STYLES` made legible on both."""
+"""The page's colours in a light and a dark theme, and the CSS class of each style."""
 
 from bnkit.lab.experiments.findings import STYLES
+from bnkit.lab.experiments.styles import LINE_CONTRAST, MARKERS, colours
 
-# By the name of the CSS variable.
+# By the name of the CSS variable: on a light page, on a dark page.
 COLOURS = {
     "page": ("#f6f7f9", "#0f1317"),
     "card": ("#ffffff", "#181e24"),
@@ -15,36 +16,19 @@ COLOURS = {
     "fails": ("#b3261e", "#ff9d94"),
     "depends": ("#7a5200", "#f0c060"),
 }
-# WCAG 2.2, 1.4.11, wants 3 for what a figure cannot be understood without; a thin line on black needs more.
-LINE_CONTRAST = (3.0, 4.5)
-_DASH = 2  # CSS pixels: the width of a line, in which STYLES gives its dashes
+_CONTRAST = (LINE_CONTRAST, 4.5)  # a thin line on a dark page needs more
+_DASH = 2  # CSS pixels: the width of a line, which is the unit of the dashes in STYLES
+# From the marked point. A round or square cap draws the first two, so that they keep their shape in a stretched SVG.
+_MARKER_PATHS = {"o": "h.01", "s": "h.01", "|": "m0-7v14", "x": "m-5-6l10 12m0-12l-10 12"}
 
 
 def series(theme: int) -> dict[str, str]:
-    """Each style's colour on a card: that of STYLES where it is contrast enough; theme: 0 light, 1 dark."""
-    background = COLOURS["card"][theme]
-    return {name: legible(colour, background, theme) for name, (colour, _) in STYLES.items()}
-
-
-def legible(colour: str, background: str, theme: int) -> str:
-    """`colour`, mixed with as little black or (theme 1) white as gives LINE_CONTRAST on `background`."""
-    channels = _channels(colour)
-    for step in range(101):
-        mixed = [round(c + (255 * theme - c) * step / 100) for c in channels]
-        found = "#" + "".join(f"{c:02x}" for c in mixed)
-        if contrast(found, background) >= LINE_CONTRAST[theme]:
-            return found
-    raise AssertionError(f"neither black nor white stands out on {background}")
-
-
-def contrast(one: str, other: str) -> float:
-    """The ratio of two colours' luminances, 1 to 21, as WCAG 2 has it."""
-    low, high = sorted(_luminance(_channels(c)) for c in (one, other))
-    return (high + 0.05) / (low + 0.05)
+    """Each style's colour on a card; theme: 0 light, 1 dark."""
+    return colours(COLOURS["card"][theme], least=_CONTRAST[theme])
 
 
 def css() -> str:
-    """The variables of both themes, and a class for each style, `c0` the first of STYLES."""
+    """The CSS variables of both themes, and a class for each style: `c0` for the first of STYLES."""
     light, dark = (_variables(theme) for theme in (0, 1))
     rules = [
         f":root{{color-scheme:light;{light}}}",
@@ -52,32 +36,33 @@ def css() -> str:
         f":root[data-theme=dark]{{color-scheme:dark;{dark}}}",
         f"@media print{{:root:root:root{{color-scheme:light;{light}}}}}",
     ]
-    for index, (_, dashes) in enumerate(STYLES.values()):
-        rules.append(f".c{index}{{--c:var(--c{index})}}")
+    for style, (_, dashes) in STYLES.items():
+        name, marker = style_class(style), MARKERS[style]
+        rules.append(f".{name}{{--c:var(--{name})}}")
         if dashes:
             lengths = " ".join(f"{_DASH * length:g}" for length in dashes)
-            rules.append(f".c{index} .mean,.c{index} .bars{{stroke-dasharray:{lengths}}}")
+            rules.append(f".{name} .mean,.{name} .bars{{stroke-dasharray:{lengths}}}")
+        if marker.shape in "os":
+            rules.append(
+                f".{name} .mark{{stroke-linecap:{'round' if marker.shape == 'o' else 'square'};stroke-width:6px}}"
+            )
     return "\n".join(rules)
 
 
 def style_class(style: str) -> str:
-    """ValueError where STYLES has no such style."""
-    if style not in STYLES:
-        raise ValueError(f"a style must be one of {', '.join(STYLES)}, got {style!r}")
     return f"c{list(STYLES).index(style)}"
+
+
+def marker_path(style: str) -> str:
+    """The SVG path of the style's marker, to follow a move to the marked point."""
+    return _MARKER_PATHS[MARKERS[style].shape]
+
+
+def is_hollow(style: str) -> bool:
+    return not MARKERS[style].filled
 
 
 def _variables(theme: int) -> str:
     named = {name: pair[theme] for name, pair in COLOURS.items()}
-    named |= {f"c{index}": colour for index, colour in enumerate(series(theme).values())}
+    named |= {style_class(style): colour for style, colour in series(theme).items()}
     return "".join(f"--{name}:{colour};" for name, colour in named.items())
-
-
-def _channels(colour: str) -> list[int]:
-    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-
-
-def _luminance(channels: list[int]) -> float:
-    shares = [c / 255 for c in channels]
-    red, green, blue = (s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

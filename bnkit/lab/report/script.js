@@ -1,5 +1,5 @@
 "use strict"
-// Everything stands in the page already. This switches series and runs, shows values, and changes the theme.
+// The page is complete without this script, which switches series and runs, shows values, and changes the theme.
 
 const WIDTH = 300, HEIGHT = 200 // of every panel's SVG, as in charts.py
 const tip = document.getElementById("tip")
@@ -16,7 +16,7 @@ function text(value) {
   return short.replace("-", "\u2212")
 }
 
-// The same as spreads(), curve() and band() in Python, for the runs that are switched on.
+// Same as spreads(), curve() and band() in Python, for the selected runs.
 function spreads(item, runs) {
   const kept = Object.keys(item.runs).filter(run => runs.has(+run)).map(run => item.runs[run])
   return (kept[0] ?? []).map((_, at) => {
@@ -100,8 +100,11 @@ class Chart {
       const xs = this.data.xs[item.x].map(x => this.across(panel, x))
       const found = spreads(item, this.runs)
       const points = of => xs.map((x, at) => (x === null || of(at) == null ? null : [x, this.down(panel, of(at))]))
-      group.querySelector(".mean").setAttribute("d", curve(points(at => found[at]?.mean)))
       group.querySelector(".band")?.setAttribute("d", band(points(at => found[at]?.high), points(at => found[at]?.low)))
+      const mean = points(at => found[at]?.mean), marked = item.marks.map(at => mean[at]).filter(point => point)
+      group.querySelector(".mean").setAttribute("d", curve(mean))
+      const marks = marked.map(point => joined([point]) + group.dataset.marker).join("")
+      for (const mark of group.querySelectorAll(".mark")) mark.setAttribute("d", marks)
       for (const path of group.querySelectorAll(".run")) path.remove()
       if (!this.each) return
       for (const [run, values] of Object.entries(item.runs)) {
@@ -110,7 +113,7 @@ class Chart {
     })
   }
 
-  // Where there are values, as x in the SVG: points of the lines, middles of the bars.
+  // The places of values, as x in the SVG: the points of the lines, the middles of the bars.
   stops(panel) {
     const stops = new Set()
     for (const item of panel.items) {
@@ -118,7 +121,7 @@ class Chart {
       const xs = this.data.xs[item.x].map(x => this.across(panel, x))
       for (const [i, x] of xs.entries()) {
         if (item.runs && x !== null) stops.add(x)
-        else if (item.h && i && xs[i - 1] !== null) stops.add((xs[i - 1] + x) / 2)
+        else if (item.heights && i && xs[i - 1] !== null) stops.add((xs[i - 1] + x) / 2)
       }
     }
     return [...stops].sort((a, b) => a - b)
@@ -148,7 +151,7 @@ class Chart {
     event.preventDefault()
   }
 
-  // What each series on has at `at`, an x of the SVG: a line in its nearest point, bars in that which spans it.
+  // The values of each visible series at `at`, an x of the SVG: a line's nearest point, the bar that spans it.
   values(panel, at) {
     const rows = []
     let head = ""
@@ -169,7 +172,7 @@ class Chart {
         if (bin < 0) return
         const span = `${text(values[bin])} to ${text(values[bin + 1])}`
         head ||= `${this.data.x} ${span}`
-        row = { value: text(item.h[bin]), range: head.endsWith(` ${span}`) ? "" : `from ${span}`, y: item.h[bin] }
+        row = { value: text(item.heights[bin]), range: head.endsWith(` ${span}`) ? "" : `from ${span}`, y: item.heights[bin] }
       }
       rows.push({ label: this.data.series[item.s], style: panel.groups[i].getAttribute("class"), ...row })
     })
@@ -241,5 +244,9 @@ function theme() {
 
 for (const figure of document.querySelectorAll(".chart")) new Chart(figure)
 document.addEventListener("pointerdown", event => { if (!event.target.closest(".plot")) hide() })
-addEventListener("scroll", hide, { passive: true })
+// Focus by the keyboard scrolls the panel into view, which must not hide its values.
+addEventListener("scroll", () => {
+  if (shown && document.activeElement === shown.panel.plot) place(shown.panel.svg.getBoundingClientRect(), shown.at)
+  else hide()
+}, { passive: true })
 theme()

@@ -1,124 +1,67 @@
-"""Tables of published beside measured figures, verdicts, and the summary of them all."""
+"""A table as the template lays it out: a line for each setting, a cell for each kind."""
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 
-from bnkit.lab.experiments.findings import Row, Table, Verdict
-from bnkit.lab.experiments.judging import TOO_SHORT
-from bnkit.lab.report.axes import number
-from bnkit.lab.report.markup import Markup, join, tag
+from bnkit.lab.experiments.axes import number
+from bnkit.lab.experiments.findings import Row, Table
 
-_MARKS = {
-    "holds": ("✓", "holds"),
-    "does not hold": ("✗", "fails"),
-    "depends": ("≈", "depends"),
-    TOO_SHORT: ("–", "short"),
-}
+_ACROSS = 4  # the most cells side by side on a phone
 
 
-def badge(verdict: Verdict) -> Markup:
-    mark, class_ = _MARKS[verdict.verdict]
-    return tag("span", tag("span", mark, aria_hidden="true"), " ", verdict.verdict, class_=f"badge {class_}")
+@dataclass(frozen=True)
+class Cell:
+    """The figures of one row as text; `published` and `span` are empty where there is none."""
+
+    mean: str
+    span: str
+    published: str
+    differs: bool
 
 
-def verdicts(found: Iterable[Verdict], name: str) -> Markup:
-    """`name` begins their ids: name-verdict-1 and so on, which the summary links to."""
-    parts = [
-        tag(
-            "div",
-            tag("p", badge(v), tag("strong", v.claim), class_="claim"),
-            tag("p", v.reason),
-            tag("p", "Rule: ", v.rule, class_="muted"),
-            class_="verdict",
-            id=f"{name}-verdict-{i}",
-        )
-        for i, v in enumerate(found, 1)
-    ]
-    return join(*parts)
+@dataclass(frozen=True)
+class Line:
+    setting: tuple[str, ...]
+    cells: dict[str, Cell | None]  # by kind; None where the table has no such row
+    note: str
 
 
-def summary(experiments: Iterable[tuple[str, str, Iterable[Verdict]]]) -> Markup:
-    """A row a claim; experiments are (id, title, verdicts)."""
-    rows = [
-        tag(
-            "tr",
-            tag("td", badge(v)),
-            tag("td", tag("a", v.claim, href=f"#{name}-verdict-{i}")),
-            tag("td", tag("a", title, href=f"#{name}")),
-        )
-        for name, title, found in experiments
-        for i, v in enumerate(found, 1)
-    ]
-    head = tag("tr", *(tag("th", text, scope="col") for text in ("verdict", "claim", "experiment")))
-    return tag("table", tag("thead", head), tag("tbody", *rows), class_="summary")
+@dataclass(frozen=True)
+class Layout:
+    """stacked: whether a phone shows the settings above the figures; across: how many of these are side by side."""
+
+    table: Table
+    published: dict[str, bool]  # by kind: whether any of its figures is published
+    lines: list[Line]
+    notes: bool
+    differs: bool
+    stacked: bool
+    across: int
 
 
-def side_by_side(table: Table) -> Markup:
-    """A row a setting; for each kind the published figure, if any, and the measured mean and range."""
+def layout(table: Table) -> Layout:
+    """The table's rows by setting, with figures that have the table's decimals."""
     kinds = list(dict.fromkeys(row.kind for row in table.rows))
     published = {kind: any(r.published is not None for r in table.rows if r.kind == kind) for kind in kinds}
-    lines: dict[tuple[str, ...], dict[str, Row]] = {}
+    settings: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in table.rows:
-        lines.setdefault(row.setting, {})[row.kind] = row
-    notes = any(row.note for row in table.rows)
+        settings.setdefault(row.setting, {})[row.kind] = row
+    lines = []
+    for setting, rows in settings.items():
+        cells = {kind: _cell(rows[kind], table) if kind in rows else None for kind in kinds}
+        note = "; ".join(f"{row.kind}: {row.note}" for row in rows.values() if row.note)
+        lines.append(Line(setting, cells, note))
+    notes = any(line.note for line in lines)
+    differs = any(cell.differs for line in lines for cell in line.cells.values() if cell)
+    stacked = notes or len(table.setting) + len(kinds) > 3
+    return Layout(table, published, lines, notes, differs, stacked, len(kinds) if len(kinds) <= _ACROSS else 3)
+
+
+def _cell(row: Row, table: Table) -> Cell:
     decimals = table.decimals
 
-    body = []
-    for setting, rows in lines.items():
-        cells = [tag("th", text, scope="row", class_="setting") for text in setting]
-        for kind in kinds:
-            cells += _cells(rows.get(kind), published[kind], table.tolerance, decimals)
-        if notes:
-            own = [f"{row.kind}: {row.note}" for row in rows.values() if row.note]
-            cells.append(tag("td", "; ".join(own), class_="kind words"))
-        body.append(tag("tr", *cells))
-    grid = tag("table", tag("thead", *_head(table, published, notes)), tag("tbody", *body))
-    legend = _legend(table)
-    return tag(
-        "div",
-        tag("h3", table.title),
-        tag("div", grid, class_="scroll", role="region", aria_label=table.title, tabindex=0),
-        tag("p", legend, class_="muted") if legend else None,
-        class_="numbers",
-    )
+    def text(value: float) -> str:
+        return number(value) if decimals is None else f"{value:.{decimals}f}".replace("-", "−")
 
-
-def _head(table: Table, published: dict[str, bool], notes: bool) -> list[Markup]:
-    """The kinds, and below them published and measured; the kinds alone where nothing is published."""
-    both = any(published.values())
-    lines = 2 if both else None
-    above = [tag("th", name, scope="col", rowspan=lines, class_="setting") for name in table.setting]
-    below = []
-    for kind, has in published.items():
-        above.append(tag("th", kind, scope="colgroup" if has else "col", colspan=2 if has else None, class_="kind"))
-        below += [tag("th", "published", scope="col", class_="kind")] if has else []
-        below.append(tag("th", "measured", scope="col", class_=None if has else "kind"))
-    if notes:
-        above.append(tag("th", "note", scope="col", rowspan=lines, class_="kind words"))
-    return [tag("tr", *above)] + ([tag("tr", *below)] if both else [])
-
-
-def _legend(table: Table) -> str:
-    parts = [f"Published: {table.source}."] if any(row.published is not None for row in table.rows) else []
-    if any(not row.agrees(table.tolerance) for row in table.rows):
-        spare = f"more than {number(table.tolerance)} " if table.tolerance else ""
-        parts.append(f"≠ marks a published figure {spare}outside the range of the runs.")
-    return " ".join(parts)
-
-
-def _cells(row: Row | None, published: bool, tolerance: float, decimals: int | None) -> list[Markup]:
-    if row is None:
-        return [tag("td", "–", class_="kind")] + ([tag("td", "–")] if published else [])
-    cells = []
-    if published:
-        cells.append(tag("td", "–" if row.published is None else _figure(row.published, decimals), class_="kind"))
-    spread = None
-    if row.low != row.high:
-        spread = tag("small", f"{_figure(row.low, decimals)} to {_figure(row.high, decimals)}")
-    differs = None if row.agrees(tolerance) else tag("abbr", "≠", title="outside the runs' range")
-    mean = tag("span", _figure(row.mean, decimals), differs)
-    cells.append(tag("td", mean, spread, class_=None if published else "kind"))
-    return cells
-
-
-def _figure(value: float, decimals: int | None) -> str:
-    return number(value) if decimals is None else f"{value:.{decimals}f}".replace("-", "−")
+    span = "" if row.low == row.high else f"{text(row.low)} to {text(row.high)}"
+    published = "" if row.published is None else text(row.published)
+    return Cell(text(row.mean), span, published, not row.agrees(table.tolerance))

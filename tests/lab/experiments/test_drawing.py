@@ -5,6 +5,7 @@ from matplotlib.colors import to_hex
 
 from bnkit.lab.experiments.drawing import DENSE, draw
 from bnkit.lab.experiments.findings import STYLES, Bars, Chart, Line, Panel
+from bnkit.lab.experiments.styles import MARKERS, colours
 
 RUNS = {"seed 0": (0.1, 0.2, None), "seed 1": (0.3, None, None)}
 LINE = Line("accuracy", "plain", (1.0, 10.0, 100.0), RUNS)
@@ -28,10 +29,11 @@ def test_a_line_is_the_mean_of_its_runs_and_the_band_their_range():
     assert {(1.0, 0.1), (1.0, 0.3), (10.0, 0.2)} == corners
 
 
-def test_colour_and_dashes_are_those_of_the_style():
+def test_colour_dashes_and_marker_are_those_of_the_style():
     items = tuple(Line(name, name, (0.0, 1.0), {"seed 0": (0.0, 1.0)}) for name in STYLES)
     (axes,) = axes_of(draw([chart(Panel("one", items))]))
-    assert [to_hex(line.get_color()).upper() for line in axes.lines] == [colour for colour, _ in STYLES.values()]
+    assert [to_hex(line.get_color()) for line in axes.lines] == list(colours("#ffffff").values())
+    assert [line.get_marker() for line in axes.lines] == [marker.shape for marker in MARKERS.values()]
     assert [line.get_linestyle() == "-" for line in axes.lines] == [not dashes for _, dashes in STYLES.values()]
 
 

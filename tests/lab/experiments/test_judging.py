@@ -12,7 +12,6 @@ from bnkit.cli.findings_text import print_findings
 from bnkit.lab import experiments
 from bnkit.lab.experiments import batch_size, records, weight_scale
 from bnkit.lab.experiments.judging import TOO_SHORT, too_short
-from bnkit.lab.report import page
 
 
 @pytest.fixture(scope="module", params=experiments.QUESTIONS)
@@ -74,7 +73,7 @@ def test_the_terminal_says_that_a_run_is_too_short_and_why(short, capsys):
 
 
 def test_the_page_says_that_a_run_is_too_short_and_why(short):
-    text = page([samples.experiment("weight-scale", short, file="weight_scale_quick.json")])
+    text = samples.page([samples.experiment("weight-scale", short, file="weight_scale_quick.json")])
     assert ">weight-scale (short run)</h2>" in text
     assert "weight_scale_quick.json is too short to judge.</strong> A verdict needs at least 3 seeds" in text
     assert text.count('class="badge short"') == 2, "in the summary and with the claim"
@@ -82,6 +81,6 @@ def test_the_page_says_that_a_run_is_too_short_and_why(short):
 
 
 def test_the_page_has_no_such_remark_where_a_run_can_be_judged():
-    text = page([samples.experiment("weight-scale")])
+    text = samples.page([samples.experiment("weight-scale")])
     assert TOO_SHORT not in text
     assert "short run" not in text

@@ -1,18 +1,21 @@
-"""The report's page: what stands in it, and that nothing in it is fetched or taken for markup."""
+"""The report's page: its content, and that it fetches nothing and escapes all text."""
 
 import re
+import sys
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
 import report_samples as samples
+from report_samples import page
 
-from bnkit.lab.experiments.findings import STYLES, Findings, Line, Panel, Row, Table
-from bnkit.lab.report import page, palette
+from bnkit.lab.experiments import styles
+from bnkit.lab.experiments.findings import Findings, Line, Panel, Row, Table
+from bnkit.lab.report import palette
 
 
 class Reader(HTMLParser):
-    """The elements as (name, attributes), the text in each as `texts`; every element has to be closed."""
+    """The elements as (name, attributes), and the text of each as `texts`; every element must be closed."""
 
     def __init__(self, text):
         super().__init__()
@@ -133,9 +136,10 @@ def test_figures_of_many_sizes_keep_their_digits(full):
 
 def test_a_table_without_published_figures_has_no_column_for_them():
     table = Table("noise", ("B",), (Row(("2",), "noise", None, 0.5, 0.4, 0.6),), "", 0.0)
-    reader = Reader(page([samples.experiment("batch-size", Findings("?", (), (table,), ()))]))
-    assert "published" not in " ".join(reader.texts).lower()
-    assert not [attributes for _, attributes in reader.elements if "rowspan" in attributes or "colspan" in attributes]
+    text = page([samples.experiment("batch-size", Findings("?", (), (table,), ()))])
+    shown = text.partition('class="numbers"')[2].partition("</section>")[0]
+    assert "measured" in shown
+    assert "published" not in shown.lower()
 
 
 def test_every_line_of_a_table_has_as_many_columns_as_its_head():
@@ -147,13 +151,12 @@ def test_every_line_of_a_table_has_as_many_columns_as_its_head():
     )
     table = Table("t", ("W", "act"), rows, "a lesson", 0.0)
     text = page([samples.experiment("batch-size", Findings("?", (), (table,), ()))])
-    first, second, *body = re.findall(r"<tr>.*?</tr>", text.partition('class="scroll"')[2])
-    assert [len(re.findall("<t[hd]", line)) for line in body] == [6, 6, 6]
-    assert len(re.findall("<th", first)) + 1 == 6, "one spans two columns"
-    assert len(re.findall("<th", second)) + 3 == 6, "three span both lines"
+    lines = re.findall(r"<tr>.*?</tr>", text.partition('class="scroll"')[2], flags=re.DOTALL)
+    assert [len(re.findall("<t[hd]", line)) for line in lines] == [5, 5, 5, 5]
+    assert [line.count('class="published"') for line in lines] == [0, 1, 1, 1], "of the kind with published figures"
 
 
-def test_a_setting_of_lists_is_told_in_one_line():
+def test_a_setting_of_lists_is_one_line_of_text():
     made = samples.experiment("batch-size", settings={"cells": [[0.05, 1, "relu"], [5, 2, "relu"]], "none": None})
     text = words(page([made]))
     assert "cells 0.05 1 relu, 5 2 relu" in text
@@ -171,11 +174,11 @@ def test_no_text_is_taken_for_markup():
     reader = Reader(text)
     assert not [name for name, _ in reader.elements if name == "img"]
     assert reader.texts.count(bad) > 10
-    assert [name for name, _ in reader.elements].count("script") == 2, "the chart's data and the script"
+    assert [name for name, _ in reader.elements].count("script") == 2, "the chart's data and the page's script"
     assert bad in next(svg for svg in svgs(text) if svg.get("role")).get("aria-label")
 
 
-def test_two_files_of_one_experiment_are_told_apart():
+def test_two_files_of_one_experiment_have_distinct_titles():
     made = [
         samples.experiment("weight-scale", samples.weight_scale(panels=1), file=f"{n}.json") for n in ("one", "two")
     ]
@@ -194,18 +197,43 @@ def test_colours_stand_out_from_what_is_behind_them(theme):
     colours = {name: pair[theme] for name, pair in palette.COLOURS.items()}
     for name in ("text", "muted", "accent", "holds", "fails", "depends"):
         for background in ("card", "page"):
-            assert palette.contrast(colours[name], colours[background]) >= 4.5, name  # WCAG 2.2, 1.4.3, for text
+            assert styles.contrast(colours[name], colours[background]) >= 4.5, name  # WCAG 2.2, 1.4.3, for text
     for name, colour in palette.series(theme).items():
-        assert palette.contrast(colour, colours["card"]) >= 3, name  # WCAG 2.2, 1.4.11, for graphics
+        assert styles.contrast(colour, colours["card"]) >= 3, name  # WCAG 2.2, 1.4.11, for graphics
 
 
-def test_a_style_that_is_legible_on_white_keeps_its_colour():
-    assert palette.series(0)["batch norm"] == STYLES["batch norm"][0].lower()
+def test_the_introduction_explains_the_terms_and_names_the_tutorial_and_the_date(full):
+    text = words(full)
+    for part in ("Deep Learning from Scratch", "without batch norm", "standard deviation", "30 November 2026"):
+        assert part in text
+    assert [a["datetime"] for name, a in Reader(full).elements if name == "time"] == ["2026-11-30"]
 
 
-def test_contrast_is_wcags():
-    assert palette.contrast("#ffffff", "#000000") == pytest.approx(21)
-    assert palette.contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)  # WCAG's well-known near miss
+def test_the_verdicts_follow_the_question_and_settings_are_folded_away(full):
+    section = full.partition('id="weight-scale"')[2]
+    places = [section.index(part) for part in ('class="question"', 'class="verdict"', "<details", "<figure")]
+    assert places == sorted(places)
+    assert not [attributes for name, attributes in Reader(full).elements if name == "details" and "open" in attributes]
+
+
+def test_text_between_backticks_is_code():
+    row = Row(("1",), "plain", None, 0.5, 0.5, 0.5, "run `bnkit <run>` again")
+    text = page([samples.experiment("weight-scale", Findings("?", (), (Table("t", ("W",), (row,), "", 0.0),), ()))])
+    assert "run <code>bnkit &lt;run&gt;</code> again" in text
+
+
+def test_panels_named_by_row_and_column_are_a_grid(full):
+    activations = full.partition('id="activations-figure-1"')[2].partition("</figure>")[0]
+    labels = re.findall(r'<span class="(?:head|row)">(.*?)</span>', activations)
+    assert labels == [*(f"layer {i}" for i in range(1, 6)), "1", "0.01", "Xavier", "He"]
+    assert activations.count('class="panel"') == 20
+    assert "scaled to each panel" in activations
+
+
+def test_without_jinja2_the_report_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(ImportError, match=r"the report needs jinja2 .*; in a clone of the repository, run pip install"):
+        page([])
 
 
 def test_an_unknown_style_is_refused():

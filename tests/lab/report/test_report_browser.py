@@ -11,8 +11,7 @@ import report_samples as samples
 from PIL import Image
 from places import DOCS
 
-from bnkit.lab.report import page as made_page
-from bnkit.lab.report.axes import number
+from bnkit.lab.experiments.axes import number
 
 PHONE, DESK = 390, 1280  # CSS pixels
 FIRST = "#weight-scale-figure-1"  # a chart, with plain as series 0, batch norm as 1 and three runs
@@ -44,7 +43,7 @@ def unavailable(reason):
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(made_page(samples.full()), encoding="utf-8")
+    path.write_text(samples.page(samples.full()), encoding="utf-8")
     return path
 
 
@@ -120,9 +119,22 @@ def test_no_ticks_label_covers_another(either):
 
 
 def test_every_panel_is_large_enough_to_read(either):
-    sizes = either.value("[...document.querySelectorAll('.plot svg')].map(e => [e.clientWidth, e.clientHeight])")
+    sizes = either.value("[...document.querySelectorAll('.panels svg')].map(e => [e.clientWidth, e.clientHeight])")
     assert min(width for width, _ in sizes) >= 100
     assert min(height for _, height in sizes) >= 100
+
+
+def test_every_cell_of_a_grid_is_large_enough_to_compare_shapes(either):
+    sizes = either.value("[...document.querySelectorAll('.cells svg')].map(e => [e.clientWidth, e.clientHeight])")
+    assert min(width for width, _ in sizes) >= 48
+    assert min(height for _, height in sizes) >= 48
+
+
+def test_no_column_of_a_table_is_hidden_on_a_phone(phone):
+    outside = """[...document.querySelectorAll('.scroll td, .scroll tbody th')].filter(e => e.innerText.trim() &&
+        (e.getBoundingClientRect().right > innerWidth || !e.getBoundingClientRect().width)
+        ).map(e => e.outerHTML.slice(0, 80))"""
+    assert phone.value(outside) == []
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -184,7 +196,8 @@ def test_without_a_run_the_mean_and_the_band_are_those_of_the_others(desk):
 
 def test_the_script_draws_as_the_page_was_drawn(desk):
     """Every line of every chart, with gaps and on logarithmic axes: once more by the script, for all runs."""
-    every = "[...document.querySelectorAll('.plot g path.mean, .plot g path.band')].map(e => e.getAttribute('d'))"
+    every = """[...document.querySelectorAll('.plot g path.mean, .plot g path.band, .plot g path.mark')].map(
+        e => e.getAttribute('d'))"""
     before = desk.value(every)
     desk.value("document.querySelectorAll('[data-each]').forEach(b => { b.click(); b.click() })")
     after = desk.value(every)
@@ -286,7 +299,7 @@ def test_a_text_that_looks_like_markup_does_nothing(window, tmp_path):
     line = samples.Line(bad, "plain", (1, 2), {bad: (0.0, 1.0), "other": (1.0, 0.0)})
     chart = samples.Chart(bad, bad, bad, (samples.Panel(bad, (line,), bad),))
     found = samples.Findings(bad, (chart,), (), (samples.Verdict(bad, "holds", bad, bad),))
-    (tmp_path / "bad.html").write_text(made_page([samples.experiment("weight-scale", found)]), encoding="utf-8")
+    (tmp_path / "bad.html").write_text(samples.page([samples.experiment("weight-scale", found)]), encoding="utf-8")
     window.open(tmp_path / "bad.html", PHONE)
     window.hover(f"{FIRST}-1 svg")
     assert bad.split()[0] in tip(window)

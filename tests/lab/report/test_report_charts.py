@@ -1,4 +1,4 @@
-"""The report's axes and paths."""
+"""The paths of the report's charts, and the data for its script."""
 
 import json
 import math
@@ -8,77 +8,18 @@ import pytest
 import report_samples as samples
 
 from bnkit.lab.experiments.findings import Bars, Chart, Line, Panel
-from bnkit.lab.report import axes, charts, series
-from bnkit.lab.report.axes import Axis, number
+from bnkit.lab.experiments.series import prepare
+from bnkit.lab.report import charts
 
 
 def panel_paths(*items, **options):
     """The classes and paths of a chart of one panel."""
-    text = charts.figure(Chart("c", "x", "y", (Panel("p", items),), **options), "id")
-    plot = text.partition('class="plot"')[2]
-    return dict(re.findall(r'<path class="(\w+)" d="([^"]*)"', plot))
+    (panel,) = prepare(Chart("c", "x", "y", (Panel("p", items),), **options)).panels
+    return dict(path for item in panel.items for path in charts.paths(item, panel))
 
 
 def points(path):
     return [tuple(map(float, pair.split())) for pair in re.findall(r"[ML]([-\d.]+ [-\d.]+)", path)]
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0, 1, "0 0.5 1"),
-        (0, 50_000, "0 20k 40k"),
-        (-1.04, 1.04, "−1 −0.5 0 0.5 1"),
-        (0.97, 0.985, "0.97 0.975 0.98 0.985"),
-        (1e6, 3e6, "1M 1.5M 2M 2.5M 3M"),
-        (0, 0.3, "0 0.1 0.2 0.3"),
-    ],
-)
-def test_ticks_are_round(low, high, expected):
-    assert " ".join(text for _, text in Axis(low, high).ticks(5)) == expected
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (1e-4, 1, "10⁻⁴ 0.001 0.01 0.1 1"),
-        (8.9, 56_000, "10 100 1,000 10k"),
-        (2, 512, "3 10 30 100 300"),
-        (1, 10, "1 2 5 10"),
-        (3, 4, "3 3.5 4"),
-        (1e-8, 1e-2, "10⁻⁸ 10⁻⁶ 10⁻⁴ 0.01"),
-    ],
-)
-def test_ticks_of_a_logarithmic_axis_are_powers_or_round(low, high, expected):
-    assert " ".join(text for _, text in Axis(low, high, log=True).ticks(5)) == expected
-
-
-@pytest.mark.parametrize("log", [False, True])
-def test_there_are_from_two_to_five_ticks_inside_the_axis(log):
-    draw = samples.random.Random(0)
-    for _ in range(500):
-        low = 10 ** draw.uniform(-9, 9)
-        axis = Axis(low, low * (1 + 10 ** draw.uniform(-2, 9)), log=log)
-        ticks = axis.ticks(5)
-        assert 2 <= len(ticks) <= 5
-        assert all(-1e-6 <= axis.place(value) <= 1 + 1e-6 for value, _ in ticks)
-        assert len({text for _, text in ticks}) == len(ticks)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.97483, "0.9748"), (-0.0, "0"), (12345.6, "12,346"), (1e-5, "10⁻⁵"), (-2.5e-9, "−2.5·10⁻⁹"), (1e20, "10²⁰")],
-)
-def test_numbers_are_short(value, text):
-    assert number(value) == text
-
-
-def test_axes_of_equal_or_no_values_have_a_length():
-    for log in (False, True):
-        for values in ([], [3.0], [0.0, 0.0], [-1.0]):
-            axis = axes.around(values, log=log)
-            assert axis.low < axis.high
-            assert math.isfinite(axis.low)
 
 
 def test_a_line_is_the_mean_and_the_band_spans_the_runs():
@@ -100,11 +41,6 @@ def test_a_missing_value_is_a_gap_and_a_point_alone_a_dot():
     assert path.count("M") == 2
     assert path.count("L") == 1
     assert path.endswith("h.1")
-
-
-def test_the_mean_is_of_the_runs_that_have_a_value():
-    assert series.spreads([(1, None), (3, None)]) == [series.Spread(2, 1, 3), None]
-    assert series.spreads([(1,), (None,)]) == [series.Spread(1, 1, 1)]
 
 
 def test_points_without_a_logarithm_are_left_out():
@@ -136,7 +72,8 @@ def test_a_value_far_outside_stays_in_coordinates_that_can_be_drawn():
 
 def test_the_script_gets_every_run_and_each_x_once():
     chart = samples.weight_scale().charts[0]
-    data = json.loads(re.search(r'class="data">(.*?)</script>', charts.figure(chart, "id")).group(1))
+    page = samples.page([samples.experiment("weight-scale")])
+    data = json.loads(re.search(r'class="data">(.*?)</script>', page).group(1))
     assert data["runs"] == ["seed 0", "seed 1", "seed 2"]
     assert data["series"] == ["plain", "batch norm"]
     assert data["xs"] == [list(range(1, 21))]

@@ -1,4 +1,4 @@
-"""An axis: where a value lies on it, and which values are marked."""
+"""An axis: the place of a value on it, and its ticks."""
 
 import math
 from collections.abc import Iterable
@@ -14,13 +14,13 @@ class Axis:
     log: bool = False
 
     def place(self, value: float) -> float | None:
-        """0 at `low`, 1 at `high`; None on a logarithmic axis for what is not above 0."""
+        """The share of the axis below `value`: 0 at `low`, 1 at `high`; None for a value <= 0 if `log`."""
         if not self.log:
             return (value - self.low) / (self.high - self.low)
         return None if value <= 0 else math.log(value / self.low) / math.log(self.high / self.low)
 
     def ticks(self, most: int) -> list[tuple[float, str]]:
-        """Round values from low to high with their labels: at most `most`, and two or more where there are."""
+        """Round values from low to high with their labels: at least two, and at most `most`."""
         if not self.log:
             return _linear(self.low, self.high, most)
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
@@ -35,7 +35,10 @@ class Axis:
 
 
 def around(values: Iterable[float], *, log: bool = False, margin: float = 0.04) -> Axis:
-    """The axis from the lowest to the highest of `values`, widened on both sides by `margin` of its length."""
+    """The axis from the lowest to the highest of `values`, longer at both ends by `margin` of its length.
+
+    A logarithmic axis ignores values that are not above 0. Without any value, the axis goes from about 1 to 2.
+    """
     kept = [v for v in values if not log or v > 0]
     low, high = (min(kept), max(kept)) if kept else (1.0, 2.0)
     if log:
@@ -46,7 +49,10 @@ def around(values: Iterable[float], *, log: bool = False, margin: float = 0.04) 
 
 
 def number(value: float, *, digits: int = 4) -> str:
-    """To `digits` significant digits, or to whole ones; no power of ten from a ten-thousandth to ten million."""
+    """The value as text with `digits` significant digits, or with all digits before the point.
+
+    Below 0.0001 and from ten million on it has a power of ten: `number(1e-5)` is "10⁻⁵".
+    """
     if value == 0 or not math.isfinite(value):
         return f"{value + 0:g}".replace("-", "−")
     rounded = float(f"{value:.{digits}g}")
@@ -70,7 +76,7 @@ def _linear(low: float, high: float, most: int) -> list[tuple[float, str]]:
 
 
 def _short(value: float) -> str:
-    """There is little room below a small panel."""
+    """A short label, for a small panel: 20k, 1.5M."""
     for size, letter in ((1e6, "M"), (1e4, "k")):
         if size <= abs(value) < 1e9:
             return number(value / (1000 if letter == "k" else 1e6)) + letter
