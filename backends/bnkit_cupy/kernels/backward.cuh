@@ -59,7 +59,7 @@ __device__ __forceinline__ void put_backward(const BackwardArrays<T>& to,
 template <typename A>
 __device__ void set_gradient_sums(SumsMemory& memory, const Lines<A>& lines, int column, double mean, double rstd) {
     const double rest = mean - static_cast<double>(lines.k[column]);
-    memory.total[1][column] = rstd * (memory.total[1][column] - rest * memory.total[0][column]);
+    memory.total[1][column] = sum_dy_x_hat_of(rest, rstd, memory.total[0][column], memory.total[1][column]);
 }
 
 }  // namespace bnkit

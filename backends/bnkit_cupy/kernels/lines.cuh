@@ -7,32 +7,10 @@
 // Where A is too narrow for that, the elements of the whole tile are taken by WideLines instead (wide.cuh).
 #pragma once
 
+#include "channel.cuh"
 #include "tile.cuh"
 
 namespace bnkit {
-
-// What arithmetic in A does with all its digits.
-template <typename A> struct Range {
-    static constexpr bool narrow = sizeof(A) == sizeof(float);
-    static constexpr double least = narrow ? 0x1p-126 : 0x1p-1022;
-    static constexpr double most = narrow ? 0x1.fffffep127 : 0x1.fffffffffffffp1023;
-    // A variance below which squares lose digits.
-    static constexpr double variance = narrow ? 0x1p-96 : 0x1p-960;
-    // std, and 1 / std, up to which x - k leaves room for a product with dy, of which float takes sizes from 1e-20 to
-    // 1e20, and double from 1e-60 to 1e60.
-    static constexpr double spread = narrow ? 0x1p60 : 0x1p800;
-};
-
-__device__ inline bool within(double a, double least, double most) { return a >= least && a <= most; }
-
-// Whether A is wide enough for a channel: no where x is spread too little or too far, or gamma / std overflows or
-// vanishes although neither gamma nor std does. What is infinite, not a number or 0 is so in any arithmetic.
-template <typename A> __device__ bool fits(double rstd, double gamma) {
-    using R = Range<A>;
-    if (rstd == 0 || !isfinite(rstd)) return true;
-    if (!within(rstd, 1 / R::spread, R::spread)) return false;
-    return !within(fabs(gamma), R::least, R::most) || within(fabs(rstd * gamma), R::least, R::most);
-}
 
 // In double, what the channels give where A is too narrow: x_hat = (x - mean) * rstd, and gamma / std as first * second.
 struct WideLines {
@@ -55,10 +33,10 @@ __device__ bool set_affine(Lines<A>& lines, int column, index channel, double me
                            const A* beta) {
     const double factor = gamma ? static_cast<double>(gamma[channel]) : 1.0, scale = rstd * factor;
     const double plus = beta ? static_cast<double>(beta[channel]) : 0.0;
-    const A k = static_cast<A>(mean);
-    lines.k[column] = k;
-    lines.scale[column] = static_cast<A>(scale);
-    lines.shift[column] = static_cast<A>(plus - (mean - static_cast<double>(k)) * scale);
+    const Affine<A> affine = affine_of<A>(mean, rstd, factor, plus);
+    lines.k[column] = affine.k;
+    lines.scale[column] = affine.scale;
+    lines.shift[column] = affine.shift;
     const bool product = within(fabs(scale), Range<double>::least, Range<double>::most) || factor == 0;
     lines.wide.mean[column] = mean;
     lines.wide.rstd[column] = rstd;
@@ -72,9 +50,10 @@ __device__ bool set_affine(Lines<A>& lines, int column, index channel, double me
 template <typename A>
 __device__ void set_gradient(GradientLines<A>& lines, int column, double mean, double rstd, double n, double sum_dy,
                              double sum_dy_x_hat) {
-    const double slope = -rstd * sum_dy_x_hat / n;
-    lines.slope[column] = static_cast<A>(slope);
-    lines.offset[column] = static_cast<A>(-sum_dy / n - slope * (mean - static_cast<double>(lines.k[column])));
+    const double rest = mean - static_cast<double>(lines.k[column]);
+    const ThroughStatistics<A> through = through_statistics<A>(rest, rstd, n, sum_dy, sum_dy_x_hat);
+    lines.slope[column] = through.slope;
+    lines.offset[column] = through.offset;
     lines.mean_dy[column] = sum_dy / n;
     lines.mean_dy_x_hat[column] = sum_dy_x_hat / n;
 }

@@ -6,9 +6,6 @@
 
 namespace bnkit {
 
-constexpr int samples = 8;    // elements of a channel whose mean is k
-constexpr double far = 4;     // (k - mean)² in variances beyond which the moments are taken anew in double
-
 // count, mean, m2 and rstd, each (groups, channels), one behind the other.
 struct Statistics {
     double *count, *mean, *m2, *rstd;
@@ -41,7 +38,7 @@ __device__ void set_near_means(MomentsMemory<Wide<T>>& memory, const Tile<V, run
     for (int i = thread; i < samples * width; i += threads) {
         const int column = i % width, n = i / width;
         if (column >= tile.columns) continue;
-        const index place = n * s.rows / samples * s.inner + n * s.inner / samples;
+        const index place = sample_row<index>(n, s.rows) * s.inner + sample_row<index>(n, s.inner);
         memory.sample[n][column] = widen(x[s.element(tile.channel + column, place)]) * (A(1) / samples);
     }
     __syncthreads();
@@ -85,7 +82,7 @@ __device__ void set_exact_moments(Memory& memory, const Shape& shape, const T* x
             size = fmax(size, fabs(static_cast<double>(widen(x[shape.element(channel, i)]))));
         }
         size = over_block(memory.block, size, [](double a, double b) { return fmax(a, b); });
-        by = size > 1e130 ? 0x1p-600 : size < 1e-130 ? 0x1p600 : 1;
+        by = power_for(size);
     }
     const auto value = [&](index i) { return static_cast<double>(widen(x[shape.element(channel, i)])) * by; };
     double own = 0;
@@ -100,7 +97,7 @@ __device__ void set_exact_moments(Memory& memory, const Shape& shape, const T* x
     if (thread_number() == 0) {
         memory.mean[column] = mean / by;
         memory.m2[column] = m2 / by / by;
-        memory.rstd[column] = 1 / sqrt(m2 / n + eps * by * by) * by;
+        memory.rstd[column] = rstd_of(m2, n, eps * by * by) * by;
     }
 }
 
@@ -110,31 +107,24 @@ __device__ void set_moments(MomentsMemory<Wide<T>>& memory, const Tile<V, runs>&
     const int thread = thread_number();
     const double n = tile.shape.count();
     if (thread < tile.columns) {
-        const double sum = memory.sums.total[0][thread], away = sum / n, k = static_cast<double>(memory.k[thread]);
-        const double m2 = memory.sums.total[1][thread] - sum * away;
-        memory.mean[thread] = k + away;
-        memory.m2[thread] = m2;
-        memory.rstd[thread] = 1 / sqrt(m2 / n + eps);
-        bool good = away * away * n <= far * m2 && m2 <= Range<double>::most;
-        if (m2 + n * eps < n * Range<Wide<T>>::variance) {  // and no eps hides what squares have lost
-            // Equal elements are frequent, and have lost nothing: of other ones k is hardly the first.
-            const T& first = x[tile.shape.element(tile.channel + thread, 0)];
-            good = sum == 0 && memory.sums.total[1][thread] == 0 && widen(first) == memory.k[thread];
+        const double first = memory.sums.total[0][thread], second = memory.sums.total[1][thread];
+        const double k = static_cast<double>(memory.k[thread]);
+        const MeanAndSquares moments = from_shifted_sums(k, n, first, second);
+        memory.mean[thread] = moments.mean;
+        memory.m2[thread] = moments.m2;
+        memory.rstd[thread] = rstd_of(moments.m2, n, eps);
+        bool doubtful = lost_digits<Wide<T>>(n, first, moments.m2, eps);
+        if (doubtful) {
+            const double one = static_cast<double>(widen(x[tile.shape.element(tile.channel + thread, 0)]));
+            doubtful = !are_right_anyway(k, first, second, one);
         }
-        // x holds NaN, and mean and m2 are so. The other sum tells less: it may be infinity minus infinity.
-        const bool not_a_number = isnan(memory.sums.total[1][thread]) && !isinf(k);
-        memory.doubtful[thread] = !good && !not_a_number;
+        memory.doubtful[thread] = doubtful;
     }
     __syncthreads();
     for (int column = 0; column < tile.columns; ++column) {
         if (memory.doubtful[column]) set_exact_moments(memory, tile.shape, x, tile.channel + column, column, eps);
     }
     __syncthreads();
-}
-
-// running = decay * running + (1 - decay) * new, as the reference does it in float64.
-template <typename A> __device__ void move(A* running, index channel, double fresh, double decay) {
-    running[channel] = static_cast<A>(decay * static_cast<double>(running[channel]) + (1 - decay) * fresh);
 }
 
 template <typename A, int V, bool runs>
@@ -149,9 +139,10 @@ __device__ void store_moments(const MomentsMemory<A>& memory, const Tile<V, runs
     to.m2[channel] = memory.m2[thread];
     to.rstd[channel] = memory.rstd[thread];
     if (running.mean == nullptr) return;
-    move(running.mean, channel, memory.mean[thread], running.decay);
+    running.mean[channel] = moved<A>(running.mean[channel], memory.mean[thread], running.decay);
     if (n > running.correction) {
-        move(running.var, channel, memory.m2[thread] / (n - running.correction), running.decay);
+        const double var = memory.m2[thread] / (n - running.correction);
+        running.var[channel] = moved<A>(running.var[channel], var, running.decay);
     }
 }
 

@@ -4,38 +4,9 @@
 // once, and writes all but the gradient in place: 3 to 7 arrays. The array operations of the reference read and write
 // 6 to 30.
 #include "device.cuh"
+#include "rule.cuh"
 
 namespace bnkit {
-
-// In the order of bnkit_cupy/launch.py.
-enum Rule { SGD, MOMENTUM, NESTEROV, ADAGRAD, RMSPROP, ADAM };
-
-constexpr int memories_of(int rule) { return rule == SGD ? 0 : rule == ADAM ? 2 : 1; }
-
-__device__ __forceinline__ float root(float a) { return sqrtf(a); }
-__device__ __forceinline__ double root(double a) { return sqrt(a); }
-
-template <typename T> struct Factors {
-    T decay1, take1, correction1, decay2, take2, correction2, eps;
-};
-
-// One element; `p` has been shrunk by the weight decay.
-template <int rule, typename T>
-__device__ __forceinline__ void move(T& p, T g, T& first, T& second, T lr, const Factors<T>& f) {
-    if (rule == SGD) {
-        p -= lr * g;
-    } else if (rule == MOMENTUM || rule == NESTEROV) {
-        first = first * f.decay1 + g;
-        p -= lr * (rule == MOMENTUM ? first : g + f.decay1 * first);
-    } else if (rule == ADAGRAD || rule == RMSPROP) {
-        first = rule == ADAGRAD ? first + g * g : first * f.decay1 + f.take1 * (g * g);
-        p -= lr * g / (root(first) + f.eps);
-    } else {
-        first = first * f.decay1 + f.take1 * g;
-        second = second * f.decay2 + f.take2 * (g * g);
-        p -= lr * (first / f.correction1) / (root(second / f.correction2) + f.eps);
-    }
-}
 
 // The first `count` elements, or all that a vector holds.
 template <typename T, int V> __device__ __forceinline__ Vector<T, V> load_some(const T* from, index count, bool aligned) {
@@ -59,19 +30,21 @@ __device__ __forceinline__ void store_some(T* to, const Vector<T, V>& a, index c
 
 // rates: of the entries, which are `length` elements each; null where lr and keep, which is 1 - lr * weight_decay, are
 // those of all. The arrays are apart in memory.
-template <typename T, int rule>
+template <typename T, int number>
 __global__ void __launch_bounds__(threads, 4)
     optimizer_step(T* __restrict__ p, const T* __restrict__ g, T* __restrict__ first, T* __restrict__ second,
                    const T* __restrict__ rates, index size, index length, T lr, T keep, T weight_decay, T decay1,
                    T take1, T correction1, T decay2, T take2, T correction2, T eps, int aligned) {
     constexpr int V = sizeof(uint4) / sizeof(T);
+    constexpr Rule rule = static_cast<Rule>(number);
+    constexpr int memories = memories_of(rule);
     const index element = (static_cast<index>(blockIdx.x) * threads + thread_number()) * V, count = size - element;
     if (count <= 0) return;
-    const Factors<T> factors{decay1, take1, correction1, decay2, take2, correction2, eps};
+    const Factors<T> factors{{decay1, decay2}, {take1, take2}, {correction1, correction2}, eps};
     Vector<T, V> own = load_some<T, V>(p + element, count, aligned), one = {}, two = {};
     const Vector<T, V> gradient = load_some<T, V>(g + element, count, aligned);
-    if (memories_of(rule) > 0) one = load_some<T, V>(first + element, count, aligned);
-    if (memories_of(rule) > 1) two = load_some<T, V>(second + element, count, aligned);
+    if (memories > 0) one = load_some<T, V>(first + element, count, aligned);
+    if (memories > 1) two = load_some<T, V>(second + element, count, aligned);
     index entry = rates ? element / length : 0, end = (entry + 1) * length;
     if (rates) {
         lr = rates[entry];
@@ -85,11 +58,11 @@ __global__ void __launch_bounds__(threads, 4)
             end += length;
         }
         own.of[v] *= keep;
-        move<rule>(own.of[v], gradient.of[v], one.of[v], two.of[v], lr, factors);
+        step<rule>(own.of[v], gradient.of[v], one.of[v], two.of[v], lr, factors);
     }
     store_some<T, V>(p + element, own, count, aligned);
-    if (memories_of(rule) > 0) store_some<T, V>(first + element, one, count, aligned);
-    if (memories_of(rule) > 1) store_some<T, V>(second + element, two, count, aligned);
+    if (memories > 0) store_some<T, V>(first + element, one, count, aligned);
+    if (memories > 1) store_some<T, V>(second + element, two, count, aligned);
 }
 
 }  // namespace bnkit

@@ -1,14 +1,13 @@
 // Batch norm on the CPU, compiled once for each SIMD level (BNKIT_LEVEL names it).
 //
-// How a tensor is walked, and what of it is read twice, stands in walk.hpp.
+// What a task has of a tensor, and what of it is read twice, is the plan's decision (plan.hpp). Reads and writes of a
+// training forward: x, the residual, y; of a backward: x, dy, dx, the residual's gradient; and a bit an element for a
+// ReLU after a residual. Inference reads x and the residual, and writes y.
 //
 // Sums are taken of x - k for a k near the mean, from a few samples: exact in float at any mean. They run in float for
-// a few additions a lane and go on in double. Results are (x - k) * a + b with k the mean as a float: exact for every
-// mean, since the rest of it is folded into b.
+// a few additions a lane and go on in double. Results are (x - k) * scale + shift (channel.cuh).
 
 #include "batch_norm.hpp"
-
-#include <cmath>
 
 #include "moments.hpp"
 #include "walk.hpp"
@@ -17,40 +16,54 @@ namespace bnkit {
 namespace BNKIT_LEVEL {
 namespace {
 
-// What is reckoned to stay in the last-level cache: results beyond it are streamed. More would pay with a larger one,
-// but 32 MiB for a few cores is what most machines have, and of those a quarter is soon taken by others.
-constexpr index last_level_cache = 24 << 20;
-
-index elements_of(const Shape& s) { return s.groups * s.rows * s.channels * s.inner; }
-
-// Whether results are streamed: where they and their sources exceed the cache, each row starts at 16 bytes, and a
-// second result lies in its cache lines as the first does.
-template <typename S>
-bool streams(const Shape& s, const Rows& rows, int tensors, const S* out, const S* second_out = nullptr) {
+// Whether results can be streamed: each row of them starts at 16 bytes, and a second result lies in its cache lines as
+// the first does.
+template <typename S> bool are_aligned(const S* out, const S* second_out) {
     const auto place = [](const S* p) { return reinterpret_cast<std::uintptr_t>(p) % 64; };
-    return elements_of(s) * tensors * static_cast<index>(sizeof(S)) > last_level_cache && place(out) % 16 == 0 &&
-           (second_out == nullptr || place(second_out) == place(out)) && rows.width * sizeof(S) % 16 == 0;
+    return place(out) % 16 == 0 && (second_out == nullptr || place(second_out) == place(out));
 }
 
-template <typename S> index elements_to_cache_line(const S* p) {
-    return static_cast<index>((64 - reinterpret_cast<std::uintptr_t>(p) % 64) % 64 / sizeof(S));
-}
+// The channels of a training forward, which move the running statistics.
+template <typename S> struct TrainChannels : MomentsChannels<S> {
+    using A = Wide<S>;
+    const Train<S>& train;
 
-// The elements of a row of x, for their sums and for their results: (x - k) * a + b, plus a residual, through a ReLU,
-// with the bits of what that let through.
-template <typename S, bool residual, bool relu> struct ForwardRow : SumsRow<S> {
-    const S* added;
+    explicit TrainChannels(const Train<S>& t)
+        : MomentsChannels<S>({t.shape, t.x, t.mean, t.m2, t.rstd, t.eps}, 3), train(t) {}
+
+    void finish(index channel, index count, const double* first, const double* second) {
+        const Train<S>& t = train;
+        MomentsChannels<S>::finish(channel, count, first, second);
+        set_affine(this->lines, channel, count, t.mean, t.rstd, t.gamma, t.beta);
+        if (!t.running_mean) return;
+        const double left = count_of(t.shape) - t.correction;
+        for (index c = channel; c < channel + count; ++c) {
+            t.running_mean[c] = moved<A>(t.running_mean[c], t.mean[c], t.decay);
+        }
+        for (index c = channel; left > 0 && c < channel + count; ++c) {
+            t.running_var[c] = moved<A>(t.running_var[c], t.m2[c] / left, t.decay);
+        }
+    }
+};
+
+// y = (x - k) * scale + shift, plus a residual, through a ReLU, with the bits of what the ReLU let through.
+template <typename S, bool residual, bool relu> struct ForwardResults {
+    using Storage = S;
+    static constexpr int values = 3;
+    const S *x, *added;
     S* y;
     std::uint8_t* active;
 
-    template <typename Call>
-    ForwardRow(const Call& call, const Row& row)
-        : SumsRow<S>{call.x + row.start}, added(residual ? call.residual + row.start : nullptr),
-          y(call.y + row.start), active(call.active ? call.active + row.bits : nullptr) {}
+    ForwardResults at(const Row& row) const {
+        return {x + row.start, residual ? added + row.start : nullptr, y + row.start,
+                active ? active + row.bits : nullptr};
+    }
 
-    template <typename V, int M, typename Put>
-    BNKIT_INLINE void map(const Values<V, M>& values, V, index i, Put put) const {
-        V value = (load<V>(this->x + i) - values.of[K]) * values.of[SCALE] + values.of[SHIFT];
+    const S* out() const { return y; }
+
+    template <typename V, typename Put>
+    BNKIT_INLINE void map(const Values<V, values>& channel, V, index i, Put put) const {
+        V value = (load<V>(x + i) - channel.of[K]) * channel.of[SCALE] + channel.of[SHIFT];
         if (residual) value += load<V>(added + i);
         if (residual && relu && active) put_bits(active, i, lanes<V>(), lanes_above(value, rounds_to_zero<S>));
         if (relu) value = value < V{} ? V{} : value;  // NaN stays
@@ -58,132 +71,19 @@ template <typename S, bool residual, bool relu> struct ForwardRow : SumsRow<S> {
     }
 };
 
-template <typename S> struct MomentsKernel : Sums<S> {
-    static constexpr int map_values = 1;
-    const MomentsOf<S>& call;
-    Lines<Wide<S>, 1> lines;
-
-    explicit MomentsKernel(const MomentsOf<S>& m) : Sums<S>{m.shape, m.x}, call(m), lines(channels_of(m.shape)) {}
-
-    bool maps() const { return false; }
-    index to_cache_line(index) const { return 0; }
-    SumsRow<S> at(const Row& row) const { return {call.x + row.start}; }
-
-    void begin(index channel, index count) {
-        set_near_means(call.shape, call.x, lines, channel, count);
-    }
-
-    void finish(index channel, index count, const double* first, const double* second) {
-        this->set_moments(lines, channel, count, first, second, call.mean, call.m2, nullptr, 0);
-    }
-};
-
-template <typename S, bool residual, bool relu> struct TrainKernel : Sums<S> {
-    using A = Wide<S>;
-    static constexpr int map_values = 3;
-    const Train<S>& call;
-    Lines<A, 3> lines;
-
-    explicit TrainKernel(const Train<S>& t) : Sums<S>{t.shape, t.x}, call(t), lines(channels_of(t.shape)) {}
-
-    bool maps() const { return true; }
-    index to_cache_line(index i) const { return elements_to_cache_line(call.y + i); }
-
-    void begin(index channel, index count) {
-        set_near_means(call.shape, call.x, lines, channel, count);
-    }
-
-    void finish(index channel, index count, const double* first, const double* second) {
-        const double n = count_of(call.shape);
-        this->set_moments(lines, channel, count, first, second, call.mean, call.m2, call.rstd, call.eps);
-        set_affine(lines, channel, count, call.mean, call.rstd, call.gamma, call.beta);
-        if (!call.running_mean) return;
-        const double keep = call.decay, take = 1 - call.decay, left = n - call.correction;
-        for (index c = channel; c < channel + count; ++c) {
-            call.running_mean[c] = static_cast<A>(keep * call.running_mean[c] + take * call.mean[c]);
-        }
-        for (index c = channel; left > 0 && c < channel + count; ++c) {
-            call.running_var[c] = static_cast<A>(keep * call.running_var[c] + take * (call.m2[c] / left));
-        }
-    }
-
-    ForwardRow<S, residual, relu> at(const Row& row) const { return {call, row}; }
-};
-
-template <typename S, bool residual, bool relu> struct InferenceKernel {
-    using Storage = S;
-    using Arithmetic = Wide<S>;
-    static constexpr int term_values = 3, map_values = 3;
-    const Inference<S>& call;
-    Lines<Arithmetic, 3> lines;
-
-    explicit InferenceKernel(const Inference<S>& f) : call(f), lines(channels_of(f.shape)) {}
-
-    bool maps() const { return true; }
-    index to_cache_line(index i) const { return elements_to_cache_line(call.y + i); }
-
-    void begin(index channel, index count) {
-        set_affine(lines, channel, count, call.mean, call.rstd, call.gamma, call.beta);
-    }
-
-    ForwardRow<S, residual, relu> at(const Row& row) const { return {call, row}; }
-};
-
 // How the backward knows where a ReLU let through: there was none, by x, or by the forward's bits.
 enum class Gate { open, by_x, by_bits };
 
-template <typename S, Gate gate> struct BackwardRow {
-    const S *x, *dy;
-    const std::uint8_t* active;
-    S *dx, *dresidual;
-    const bool train;
-
-    BackwardRow(const Backward<S>& call, const Row& row)
-        : x(call.x + row.start), dy(call.dy + row.start),
-          active(gate == Gate::by_bits ? call.active + row.bits : nullptr), dx(call.dx + row.start),
-          dresidual(call.dresidual ? call.dresidual + row.start : nullptr), train(call.train) {}
-
-    template <typename V, int M> BNKIT_INLINE V let_through(const Values<V, M>& values, V d, index i) const {
-        const V gradient = load<V>(dy + i);
-        if constexpr (gate == Gate::by_bits) return where(get_bits(active, i, lanes<V>()), gradient);
-        else if constexpr (gate == Gate::by_x) {
-            return d * values.of[SCALE] + values.of[SHIFT] > V{} + rounds_to_zero<S> ? gradient : V{};
-        } else return gradient;
-    }
-
-    template <typename V, int M> BNKIT_INLINE Pair<V> term(const Values<V, M>& values, V, index i) const {
-        const V d = load<V>(x + i) - values.of[K], g = let_through(values, d, i);
-        return {g, g * d};
-    }
-
-    template <typename V, typename Put> BNKIT_INLINE void map(const Values<V, 5>& values, V, index i, Put put) const {
-        const V d = load<V>(x + i) - values.of[K], g = let_through(values, d, i);
-        const V through_statistics = train ? d * values.of[SLOPE] + values.of[OFFSET] : V{};
-        if (dresidual) put.put(dresidual + i, g);
-        put.put(dx + i, (g + through_statistics) * values.of[SCALE]);
-    }
-};
-
-template <typename S, Gate gate> struct BackwardKernel {
-    using Storage = S;
-    using Arithmetic = Wide<S>;
-    using A = Arithmetic;
-    static constexpr int term_values = gate == Gate::by_x ? 3 : 1, map_values = 5;
+// The sums' dbeta and dgamma of the channels of a backward.
+template <typename S> struct GradientChannels {
+    using A = Wide<S>;
     const Backward<S>& call;
-    Lines<A, 5> lines;
+    Lines<A> lines;
 
-    explicit BackwardKernel(const Backward<S>& b) : call(b), lines(channels_of(b.shape)) {}
-
-    bool maps() const { return call.dx != nullptr; }
-    index to_cache_line(index i) const { return elements_to_cache_line(call.dx + i); }
+    explicit GradientChannels(const Backward<S>& b) : call(b), lines(5, channels_of(b.shape)) {}
 
     void begin(index channel, index count) {
         set_affine(lines, channel, count, call.mean, call.rstd, call.gamma, call.beta);
-    }
-
-    void fetch(index i) const {
-        prefetch(call.x + i);
-        prefetch(call.dy + i);
     }
 
     void finish(index channel, index count, const double* first, const double* second) {
@@ -194,63 +94,130 @@ template <typename S, Gate gate> struct BackwardKernel {
             const index i = channel + c;
             const double rest = call.mean[i] - k[c], rstd = call.rstd[i];
             call.dbeta[i] = first[c];
-            call.dgamma[i] = rstd * (second[c] - rest * first[c]);
+            call.dgamma[i] = sum_dy_x_hat_of(rest, rstd, first[c], second[c]);
             const double n = call.count ? call.count[i] : all;
             const double sum = call.sum_dy ? call.sum_dy[i] : call.dbeta[i];
             const double product = call.sum_dy_x_hat ? call.sum_dy_x_hat[i] : call.dgamma[i];
-            const double m = -rstd * product / n;
-            slope[c] = static_cast<A>(m);
-            offset[c] = static_cast<A>(-sum / n - m * rest);
+            const ThroughStatistics<A> through = through_statistics<A>(rest, rstd, n, sum, product);
+            slope[c] = through.slope;
+            offset[c] = through.offset;
         }
     }
-
-    BackwardRow<S, gate> at(const Row& row) const { return {call, row}; }
 };
 
-template <typename S, bool residual, bool relu> void run_train(const Train<S>& t) {
-    const Rows rows = rows_of(t.shape);
-    TrainKernel<S, residual, relu> kernel(t);
-    const bool streamed = streams(t.shape, rows, residual ? 3 : 2, t.y);
-    Walk<decltype(kernel)>(t.shape, rows, kernel, residual && relu, streamed).reduce_and_map();
+// x - k, and dy where the ReLU let it through.
+template <typename S, Gate gate> struct Gradient {
+    using Storage = S;
+    const S *x, *dy;
+    const std::uint8_t* active;
+
+    Gradient at(const Row& row) const {
+        return {x + row.start, dy + row.start, gate == Gate::by_bits ? active + row.bits : nullptr};
+    }
+
+    template <typename V, int M> BNKIT_INLINE Pair<V> load_both(const Values<V, M>& channel, index i) const {
+        const V d = load<V>(x + i) - channel.of[K], gradient = load<V>(dy + i);
+        if constexpr (gate == Gate::by_bits) return {d, where(get_bits(active, i, lanes<V>()), gradient)};
+        else if constexpr (gate == Gate::by_x) {
+            const V value = d * channel.of[SCALE] + channel.of[SHIFT];
+            return {d, value > V{} + rounds_to_zero<S> ? gradient : V{}};
+        } else return {d, gradient};
+    }
+};
+
+// dy and dy * (x - k).
+template <typename S, Gate gate> struct GradientTerms {
+    using Storage = S;
+    static constexpr int values = gate == Gate::by_x ? 3 : 1;
+    Gradient<S, gate> gradient;
+
+    GradientTerms at(const Row& row) const { return {gradient.at(row)}; }
+
+    void fetch(index i) const {
+        prefetch(gradient.x + i);
+        prefetch(gradient.dy + i);
+    }
+
+    template <typename V> BNKIT_INLINE Pair<V> term(const Values<V, values>& channel, V, index i) const {
+        const auto [d, g] = gradient.load_both(channel, i);
+        return {g, g * d};
+    }
+};
+
+// dx = (dy + (x - k) * slope + offset) * scale, and the residual's gradient.
+template <typename S, Gate gate> struct BackwardResults {
+    using Storage = S;
+    static constexpr int values = 5;
+    Gradient<S, gate> gradient;
+    S *dx, *dresidual;
+    bool train;
+
+    BackwardResults at(const Row& row) const {
+        return {gradient.at(row), dx + row.start, dresidual ? dresidual + row.start : nullptr, train};
+    }
+
+    const S* out() const { return dx; }
+
+    template <typename V, typename Put>
+    BNKIT_INLINE void map(const Values<V, values>& channel, V, index i, Put put) const {
+        const auto [d, g] = gradient.load_both(channel, i);
+        const V through_statistics = train ? d * channel.of[SLOPE] + channel.of[OFFSET] : V{};
+        if (dresidual) put.put(dresidual + i, g);
+        put.put(dx + i, (g + through_statistics) * channel.of[SCALE]);
+    }
+};
+
+// Calls use(ForwardResults) of a call's kind.
+template <typename S, typename Call, typename Use> void with_results(const Call& call, const Use& use) {
+    const auto with = [&](auto residual, auto relu) {
+        use(ForwardResults<S, residual.value, relu.value>{call.x, call.residual, call.y, call.active});
+    };
+    const std::true_type yes;
+    const std::false_type no;
+    if (call.residual) call.relu ? with(yes, yes) : with(yes, no);
+    else call.relu ? with(no, yes) : with(no, no);
+}
+
+template <typename S, typename Call> Plan forward_plan(const Call& call, bool sums, bool in_place) {
+    const bool bits = call.active != nullptr;
+    return plan_of({call.shape, sizeof(S), sums, call.residual ? 3 : 2, bits, in_place, are_aligned<S>(call.y, nullptr)});
 }
 
 template <typename S> bool train(const Train<S>& t) {
-    if (t.residual) t.relu ? run_train<S, true, true>(t) : run_train<S, true, false>(t);
-    else t.relu ? run_train<S, false, true>(t) : run_train<S, false, false>(t);
-    return fits(channels_of(t.shape), t.rstd, t.gamma);
-}
-
-template <typename S, bool residual, bool relu> void run_inference(const Inference<S>& f) {
-    // Runs read memory as it lies, however short; but bits are laid out as in training, for the one backward.
-    const Rows rows = f.shape.inner > 1 && !f.active ? runs_of(f.shape) : rows_of(f.shape);
-    InferenceKernel<S, residual, relu> kernel(f);
-    const bool exact_tail = f.active || f.y == f.x, streamed = streams(f.shape, rows, residual ? 3 : 2, f.y);
-    Walk<decltype(kernel)>(f.shape, rows, kernel, exact_tail, streamed).map();
+    TrainChannels<S> channels(t);
+    const Plan plan = forward_plan<S>(t, true, false);
+    with_results<S>(t, [&](const auto& results) { reduce_and_map(plan, channels, MomentsTerms<S>{t.x}, results); });
+    return fits_all(channels_of(t.shape), t.rstd, t.gamma);
 }
 
 template <typename S> bool inference(const Inference<S>& f) {
-    if (!fits(channels_of(f.shape), f.rstd, f.gamma)) return false;
-    if (f.residual) f.relu ? run_inference<S, true, true>(f) : run_inference<S, true, false>(f);
-    else f.relu ? run_inference<S, false, true>(f) : run_inference<S, false, false>(f);
+    const index channels = channels_of(f.shape);
+    if (!fits_all(channels, f.rstd, f.gamma)) return false;
+    Lines<Wide<S>> lines(3, channels);
+    set_affine(lines, 0, channels, f.mean, f.rstd, f.gamma, f.beta);
+    const Plan plan = forward_plan<S>(f, false, f.y == f.x);
+    with_results<S>(f, [&](const auto& results) { map(plan, lines, results); });
     return true;
 }
 
 template <typename S> void moments(const MomentsOf<S>& m) {
-    const Rows rows = rows_of(m.shape);
-    MomentsKernel<S> kernel(m);
-    Walk<decltype(kernel)>(m.shape, rows, kernel, false, false).reduce_and_map();
+    MomentsChannels<S> channels(m, 1);
+    reduce(plan_of({m.shape, sizeof(S), true, 0, false, false, false}), channels, MomentsTerms<S>{m.x});
 }
 
 template <typename S, Gate gate> void run_backward(const Backward<S>& b) {
-    const Rows rows = rows_of(b.shape);
-    BackwardKernel<S, gate> kernel(b);
-    const bool exact_tail = b.dx == b.dy;
-    const bool streamed = streams(b.shape, rows, b.dresidual ? 4 : 3, b.dx, b.dresidual);
-    Walk<decltype(kernel)>(b.shape, rows, kernel, exact_tail, streamed).reduce_and_map();
+    GradientChannels<S> channels(b);
+    const int tensors = !b.dx ? 0 : b.dresidual ? 4 : 3;
+    const Plan plan =
+        plan_of({b.shape, sizeof(S), true, tensors, false, b.dx == b.dy, are_aligned<S>(b.dx, b.dresidual)});
+    const Gradient<S, gate> gradient{b.x, b.dy, b.active};
+    const GradientTerms<S, gate> terms{gradient};
+    if (!b.dx) return reduce(plan, channels, terms);
+    reduce_and_map(plan, channels, terms, BackwardResults<S, gate>{gradient, b.dx, b.dresidual, b.train});
 }
 
 template <typename S> bool backward(const Backward<S>& b) {
-    if (!fits(channels_of(b.shape), b.rstd, b.gamma)) return false;
+    if (!fits_all(channels_of(b.shape), b.rstd, b.gamma)) return false;
     if (b.active) run_backward<S, Gate::by_bits>(b);
     else b.relu ? run_backward<S, Gate::by_x>(b) : run_backward<S, Gate::open>(b);
     return true;

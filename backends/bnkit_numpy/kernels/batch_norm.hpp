@@ -45,7 +45,8 @@ template <typename S> struct Inference {
 template <typename S> struct MomentsOf {
     Shape shape;
     const S* x;
-    double *mean, *m2;
+    double *mean, *m2, *rstd;  // rstd: null where nobody needs it
+    double eps;
 };
 
 // With `sums` of dy and dy * x_hat over `count` elements, dx takes those for its own.

@@ -1,7 +1,7 @@
-// What a walk knows of a view: its rows and where they start, and what its channels give to their elements.
+// Where the rows and the units of a plan lie in memory, and the values that the channels give to their elements.
 #pragma once
 
-#include "rows.hpp"
+#include "plan.hpp"
 #include "simd.hpp"
 
 namespace bnkit {
@@ -23,24 +23,91 @@ struct Row {
     }
 };
 
-// What the channels of all groups give to their elements: M values each, a line of them a value.
-template <typename A, int M> class Lines {
-  public:
-    explicit Lines(index count) : values_(M * count), count_(count) {}
+struct Frame {
+    const Plan plan;
+    const Row stride;  // from a row of a unit to the next
 
-    A* of(int m) { return values_.data() + m * count_; }
-    const A* of(int m) const { return values_.data() + m * count_; }
-    index count() const { return count_; }
+    explicit Frame(const Plan& p)
+        : plan(p), stride{p.rows.runs ? p.shape.channels * p.shape.inner : p.rows.width,
+                          bytes_of_bits(p.rows.width) * (p.rows.runs ? p.shape.channels : 1)} {}
+
+    Unit unit(index u) const {
+        const index blocks = (plan.columns + plan.width - 1) / plan.width, first = u % blocks * plan.width;
+        return {u / blocks, first, smaller(plan.width, plan.columns - first)};
+    }
+
+    // The channels of a unit, counted through all groups, and the sums of a kind that are taken for it.
+    index channel_of(const Unit& unit) const { return unit.group * plan.shape.channels + unit.first / plan.rows.spread; }
+    index channels_of(const Unit& unit) const { return unit.width / plan.rows.fold / plan.rows.spread; }
+    index sums_of(const Unit& unit) const { return unit.width / plan.rows.spread; }
+
+    // Whether each column of a unit is a channel.
+    bool columns_are_channels() const { return plan.rows.fold * plan.rows.spread == 1; }
+
+    Row row_of(const Unit& unit, index r) const {
+        const Rows& rows = plan.rows;
+        return {unit.group * plan.elements + unit.first * (rows.runs ? rows.width : 1) + r * stride.start,
+                (unit.group * rows.count + r) * stride.bits +
+                    (rows.runs ? unit.first * bytes_of_bits(rows.width) : unit.first / 8)};
+    }
+
+    // The elements of row r that belong to the unit.
+    index length(const Unit& unit, index r) const {
+        const Rows& rows = plan.rows;
+        return rows.runs ? rows.width : smaller(unit.width, (r + 1 < rows.count ? rows.width : rows.last) - unit.first);
+    }
+
+    // The first row of a part of a unit.
+    index first_row(index part) const { return part * plan.rows.count / plan.parts; }
+};
+
+// The names of an element's values, in the order in which they are stored.
+enum { K, SCALE, SHIFT, SLOPE, OFFSET };
+
+// The values of the channels of all groups: one line for each of K, SCALE, …, with one value for each channel.
+template <typename A> class Lines {
+  public:
+    Lines(int lines, index channels) : values_(lines * channels), channels_(channels) {}
+
+    A* of(int line) { return values_.data() + line * channels_; }
+    const A* of(int line) const { return values_.data() + line * channels_; }
+    index channels() const { return channels_; }
 
   private:
     Scratch<A> values_;
-    index count_;
+    index channels_;
 };
 
 // The same for the columns of a unit: value m of column c lies at values[m * stride + c].
 template <typename A> struct Columns {
     const A* values;
     index stride;
+};
+
+// The first `count` values of a unit's columns: those of the lines, or copies where a channel has several columns.
+template <typename A> class ColumnsOf {
+  public:
+    ColumnsOf(const Frame& frame, const Lines<A>& lines, const Unit& unit, int count)
+        : copies_(frame.columns_are_channels() ? 0 : count * unit.width),
+          columns_{lines.of(0) + frame.channel_of(unit), lines.channels()} {
+        if (frame.columns_are_channels()) return;
+        const index channels = frame.channels_of(unit), spread = frame.plan.rows.spread;
+        for (int m = 0; m < count; ++m) {
+            const A* from = columns_.values + m * columns_.stride;
+            A* to = copies_.data() + m * unit.width;
+            for (index c = 0; c < channels; ++c) {
+                for (index i = 0; i < spread; ++i) to[c * spread + i] = from[c];
+            }
+            for (index c = channels * spread; c < unit.width; ++c) to[c] = to[c - channels];
+        }
+        columns_ = {copies_.data(), unit.width};
+    }
+
+    operator const Columns<A>&() const { return columns_; }
+
+  private:
+    Scratch<A> copies_;
+    Columns<A> columns_;
 };
 
 template <typename V, int M> struct Values {
@@ -53,42 +120,12 @@ template <typename V, int M, typename A> BNKIT_INLINE Values<V, M> values_at(con
     return values;
 }
 
-// Those of a run, all of whose elements are of the one channel.
+// The values of a run, all of whose elements belong to one channel.
 template <typename V, int M, typename A> BNKIT_INLINE Values<V, M> values_of_run(const Columns<A>& columns) {
     Values<V, M> values;
     for (int m = 0; m < M; ++m) values.of[m] = V{} + columns.values[m * columns.stride];
     return values;
 }
-
-// A view as the kernel K walks it.
-template <typename K> struct Frame {
-    const Shape& shape;
-    const Rows rows;
-    K& kernel;
-    const index elements, columns;  // of a group; a channel of runs is one column
-    const Row stride;               // from a row of a unit to the next
-
-    Frame(const Shape& s, const Rows& r, K& k)
-        : shape(s), rows(r), kernel(k), elements(s.rows * s.channels * s.inner),
-          columns(rows.runs ? s.channels : rows.width),
-          stride{rows.runs ? s.channels * s.inner : rows.width,
-                 bytes_of_bits(rows.width) * (rows.runs ? s.channels : 1)} {}
-
-    index channel_of(const Unit& unit) const { return unit.group * shape.channels + unit.first / rows.spread; }
-
-    index channels_of(const Unit& unit) const { return unit.width / rows.fold / rows.spread; }
-
-    Row row_of(const Unit& unit, index r) const {
-        return {unit.group * elements + unit.first * (rows.runs ? rows.width : 1) + r * stride.start,
-                (unit.group * rows.count + r) * stride.bits +
-                    (rows.runs ? unit.first * bytes_of_bits(rows.width) : unit.first / 8)};
-    }
-
-    // How many elements of row r the unit has.
-    index length(const Unit& unit, index r) const {
-        return rows.runs ? rows.width : smaller(unit.width, (r + 1 < rows.count ? rows.width : rows.last) - unit.first);
-    }
-};
 
 }  // namespace
 }  // namespace BNKIT_LEVEL

@@ -12,9 +12,9 @@
 #include "chosen.hpp"
 #include "optimizer_arrays.hpp"
 #include "plain.hpp"
+#include "plan.hpp"
 #include "product_arrays.hpp"
 #include "records.hpp"
-#include "rows.hpp"
 #include "softmax.hpp"
 #include "threads.hpp"
 
@@ -139,7 +139,8 @@ nb::object moments(nb::handle x) {
         using S = decltype(storage);
         const Shape s = shape_of(x);
         nb::object mean, m2;
-        const MomentsOf<S> call{s, elements<S>("x", x, size_of(s)), new_statistics(s, mean), new_statistics(s, m2)};
+        const MomentsOf<S> call{s, elements<S>("x", x, size_of(s)), new_statistics(s, mean), new_statistics(s, m2),
+                                nullptr, 0};
         without_gil([&] { kernels<S>().moments(call); });
         return records().moments(new_count(s), mean, m2);
     });

@@ -3,16 +3,14 @@
 
 #include <cstddef>
 
+#include "rule.cuh"
+
 namespace bnkit {
 
 using index = std::ptrdiff_t;
 
-// Those of bnkit/reference/optimizer.py.
-enum class Rule { sgd, momentum, nesterov, adagrad, rmsprop, adam };
-
-// How many arrays a rule remembers, and how many decays weigh what they hold.
-constexpr int memories_of(Rule rule) { return rule == Rule::sgd ? 0 : rule == Rule::adam ? 2 : 1; }
-constexpr int decays_of(Rule rule) { return rule == Rule::adagrad ? 0 : memories_of(rule); }
+// How many decays weigh what a rule remembers.
+static constexpr int decays_of(Rule rule) { return rule == Rule::adagrad ? 0 : memories_of(rule); }
 
 template <typename A> struct OptimizerStep {
     index entries, length;  // how many have a learning rate of their own, and the elements of each

@@ -10,6 +10,7 @@
 #include "product.hpp"
 
 #include "nonzeros.hpp"
+#include "plan.hpp"
 #include "threads.hpp"
 
 namespace bnkit {
@@ -19,8 +20,6 @@ namespace {
 constexpr double sparse = 0.35;     // the share of `a` that may be other than 0: at 0.4 some shapes gained nothing
 constexpr index looked_at = 16;     // rows of a's memory that are looked at for it
 constexpr index depth = 128;        // rows of b that are packed together
-constexpr index height = 256;       // rows of y that a task sums up
-constexpr index least_height = 16;  // and at least: each task packs b for itself
 constexpr int most_vectors = 14;    // sums that stay in registers
 
 template <typename A> constexpr index lanes_of() { return lanes<Vector<A>>(); }
@@ -168,13 +167,10 @@ template <typename A> void product(const Product<A>& call) {
         any |= call.done[r];
     }
     if (!any) return;
-    const index threads = get_threads();
-    const index groups = call.shared ? smaller(threads, call.replicas) : call.replicas;
-    const index more = smaller(call.rows / least_height, (threads + groups - 1) / groups);
-    const index pieces = larger((call.rows + height - 1) / height, more);
+    const auto [groups, pieces] = plan_of_product(call.replicas, call.shared, call.rows, get_threads());
     Scratch<bool> good(call.replicas * pieces);
     for (index i = 0; i < call.replicas * pieces; ++i) good.data()[i] = call.done[i / pieces];
-    const auto work = [&](index task) {
+    const auto work = [&, groups = groups, pieces = pieces](index task) {
         const index piece = task % pieces, group = task / pieces;
         const index first = piece * call.rows / pieces, stop = (piece + 1) * call.rows / pieces;
         const index from = group * call.replicas / groups, to = (group + 1) * call.replicas / groups;

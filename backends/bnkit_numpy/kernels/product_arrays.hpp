@@ -5,6 +5,7 @@
 
 #include "arrays.hpp"
 #include "chosen.hpp"
+#include "plan.hpp"
 #include "product.hpp"
 
 namespace bnkit {
@@ -38,15 +39,13 @@ template <typename A> bool fill(Product<A>& call, PyArrayObject* a, PyArrayObjec
     return true;
 }
 
-constexpr index few_products = 1 << 20;  // of a matrix, below which looking for zeros costs more than they save
-
 // a @ b and the replicas that are NumPy's to do, or None where all are.
 inline nb::object sparse_product(nb::handle a, nb::handle b) {
     if (!PyArray_Check(a.ptr()) || !PyArray_Check(b.ptr())) return nb::none();
     const auto run = [&](auto type, const auto kernel) -> nb::object {
         using A = decltype(type);
         Product<A> call{};
-        if (!fill(call, as_array(a), as_array(b)) || call.rows * call.inner * call.columns < few_products) {
+        if (!fill(call, as_array(a), as_array(b)) || !is_worth_a_search(call.rows, call.inner, call.columns)) {
             return nb::none();
         }
         npy_intp shape[] = {call.replicas, call.rows, call.columns};

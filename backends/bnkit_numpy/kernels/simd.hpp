@@ -291,10 +291,10 @@ template <typename V> struct Pair {
 constexpr index smaller(index a, index b) { return a < b ? a : b; }
 constexpr index larger(index a, index b) { return a < b ? b : a; }
 
-// Memory for n values, not set.
+// Memory for n values, which are not initialized.
 template <typename T> class Scratch {
   public:
-    explicit Scratch(index n) : values_(new T[static_cast<std::size_t>(larger(n, 1))]) {}
+    explicit Scratch(index n) : values_(n > 0 ? new T[static_cast<std::size_t>(n)] : nullptr) {}
     ~Scratch() { delete[] values_; }
     Scratch(const Scratch&) = delete;
     Scratch& operator=(const Scratch&) = delete;

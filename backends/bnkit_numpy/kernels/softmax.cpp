@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "plan.hpp"
 #include "simd.hpp"
 #include "threads.hpp"
 
@@ -14,11 +15,9 @@ namespace {
 
 using namespace BNKIT_LEVEL;
 
-constexpr index few = 1 << 11;  // logits that one thread does sooner than two
-
-template <typename S> class Rows {
+template <typename S> class RowOp {
   public:
-    explicit Rows(const SoftmaxCrossEntropy<S>& call) : call_(call) {}
+    explicit RowOp(const SoftmaxCrossEntropy<S>& call) : call_(call) {}
 
     // Writes the gradient of a row of the groups' rows, and returns its loss.
     double operator()(index row, double* exponentials) const {
@@ -49,10 +48,10 @@ template <typename S> class Rows {
 }  // namespace
 
 template <typename S> void softmax_cross_entropy(const SoftmaxCrossEntropy<S>& call) {
-    const Rows<S> rows(call);
+    const RowOp<S> rows(call);
     const index total = call.groups * call.rows;
     std::vector<double> losses(static_cast<std::size_t>(total));
-    const index parts = total * call.classes <= few ? 1 : total < 64 ? total : 64;
+    const index parts = softmax_tasks(total, call.classes);
     const auto work = [&](index part) {
         std::vector<double> exponentials(static_cast<std::size_t>(call.classes));
         for (index r = part * total / parts; r < (part + 1) * total / parts; ++r) {

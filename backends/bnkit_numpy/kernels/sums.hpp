@@ -1,4 +1,4 @@
-// The sums of a unit's channels over some of its rows.
+// Adds up the terms of a unit's channels, for some of its rows.
 #pragma once
 
 #include "frame.hpp"
@@ -11,19 +11,19 @@ namespace {
 // float32) all round the same way once a sum is large: at 128 the variance came out 5e-7 too small.
 constexpr int short_sum = 32;
 
-template <typename K> class Adder {
-    using A = typename K::Arithmetic;
+template <typename T> class Adder {
+    using A = Wide<typename T::Storage>;
     using V = Vector<A>;
     static constexpr int step = lanes<V>();
 
   public:
-    explicit Adder(const Frame<K>& frame) : frame_(frame) {}
+    Adder(const Frame& frame, const T& terms) : frame_(frame), terms_(terms) {}
 
     // Sets first and second to the sums over the rows [from, to): one for each column, or each `spread` of them.
     void operator()(const Unit& unit, const Columns<A>& columns, index from, index to, double* first,
                     double* second) const {
-        for (index c = 0; c < unit.width / frame_.rows.spread; ++c) first[c] = second[c] = 0;
-        if (frame_.rows.runs) return add_runs(unit, columns, from, to, *first, *second);
+        for (index c = 0; c < unit.width / frame_.plan.rows.spread; ++c) first[c] = second[c] = 0;
+        if (frame_.plan.rows.runs) return add_runs(unit, columns, from, to, *first, *second);
         Scratch<A> short_sums(2 * unit.width);
         for (index r = from; r < to; r += short_sum) {
             const index stop = smaller(r + short_sum, to);
@@ -40,7 +40,7 @@ template <typename K> class Adder {
                      double* first, double* second) const {
         A *p = sums, *q = sums + width;
         for (index c = 0; c < 2 * width; ++c) p[c] = 0;
-        const index high = width <= 512 ? short_sum : 8;  // rows of a tile: of long ones few, so near in memory
+        const index high = rows_of_sums(width);  // of a tile
         for (index r = from; r < to; r += high) {
             const index stop = smaller(r + high, to);
             index c = 0;
@@ -54,7 +54,7 @@ template <typename K> class Adder {
                 for (; c < width; ++c) add_tile<A, 1>(unit, columns, r, stop, c, 0, p, q);
             }
         }
-        const index spread = frame_.rows.spread;
+        const index spread = frame_.plan.rows.spread;
         for (index c = 0; spread > 1 && c < width / spread; ++c) {
             first[c] += sum<V>(p + c * spread, spread);
             second[c] += sum<V>(q + c * spread, spread);
@@ -69,19 +69,19 @@ template <typename K> class Adder {
     void add_tile(const Unit& unit, const Columns<A>& columns, index from, index to, index c, int known, A* first,
                   A* second) const {
         constexpr int wide = lanes<Tag>();
-        Values<Tag, K::term_values> values[N];
+        Values<Tag, T::values> values[N];
         Tag p[N] = {}, q[N] = {};
-        for (int n = 0; n < N; ++n) values[n] = values_at<Tag, K::term_values>(columns, c + n * wide);
+        for (int n = 0; n < N; ++n) values[n] = values_at<Tag, T::values>(columns, c + n * wide);
         // The order of the tiles hides from the processor that memory is read on and on, so it is asked for as it lies;
         // of a block of columns, that of the next rows.
-        const bool far = unit.width > N * wide, block = unit.width < frame_.rows.width;
-        const index ahead = to - from, step_ahead = block ? frame_.rows.width : N * wide;
+        const bool far = unit.width > N * wide, block = unit.width < frame_.plan.rows.width;
+        const index ahead = to - from, step_ahead = block ? frame_.plan.rows.width : N * wide;
         const index next = frame_.row_of(unit, block ? to : to + ahead).start + (block ? c : c * ahead);
         const Row stride = frame_.stride;
         Row row = frame_.row_of(unit, from);
         for (index r = from; r < to; ++r, row += stride) {
-            const auto elements = frame_.kernel.at(row);
-            for (int n = 0; far && n < N; ++n) frame_.kernel.fetch(next + (r - from) * step_ahead + n * wide);
+            const auto elements = terms_.at(row);
+            for (int n = 0; far && n < N; ++n) terms_.fetch(next + (r - from) * step_ahead + n * wide);
             for (int n = 0; n < N; ++n) {
                 const Pair<Tag> term = elements.term(values[n], Tag{}, c + n * wide);
                 p[n] += term.first;
@@ -98,8 +98,8 @@ template <typename K> class Adder {
     void add_runs(const Unit& unit, const Columns<A>& columns, index from, index to, double& first,
                   double& second) const {
         constexpr index longest = 4 * step * (short_sum - 1);  // elements of a row that are added before the sums go on
-        const auto values = values_of_run<V, K::term_values>(columns);
-        const auto value = values_of_run<A, K::term_values>(columns);
+        const auto values = values_of_run<V, T::values>(columns);
+        const auto value = values_of_run<A, T::values>(columns);
         V p[4] = {}, q[4] = {};
         double wide_p[step] = {}, wide_q[step] = {};
         int additions = 0;
@@ -114,9 +114,9 @@ template <typename K> class Adder {
             additions = 0;
         };
         for (index r = from; r < to; ++r) {
-            const auto elements = frame_.kernel.at(frame_.row_of(unit, r));
-            for (index i = 0; i < frame_.rows.width;) {
-                const index stop = smaller(i + longest, frame_.rows.width);
+            const auto elements = terms_.at(frame_.row_of(unit, r));
+            for (index i = 0; i < frame_.plan.rows.width;) {
+                const index stop = smaller(i + longest, frame_.plan.rows.width);
                 const int more = static_cast<int>((stop - i) / (4 * step)) + 1;
                 if (additions + more > short_sum) flush();
                 additions += more;
@@ -149,7 +149,8 @@ template <typename K> class Adder {
         }
     }
 
-    const Frame<K>& frame_;
+    const Frame& frame_;
+    const T& terms_;
 };
 
 }  // namespace
