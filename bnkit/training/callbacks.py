@@ -30,8 +30,13 @@ class EarlyStopping:
     shape (replicas,). The count starts anew at epoch 1, so one object serves one training after the other. A run that
     resumes from a checkpoint counts on, and takes the best network from there.
 
-        >>> stopping = bnkit.EarlyStopping("test_loss", patience=3, restore_best=True)
-        >>> bnkit.fit(model, data, optimizer=bnkit.optim.Adam(), epochs=100, batch_size=64, callbacks=[stopping])
+        >>> model, data = bnkit.MLP((64, 20, 10), seed=0), bnkit.data.load("synthetic")
+        >>> stopping = bnkit.EarlyStopping("test_loss", patience=2, restore_best=True)
+        >>> records = bnkit.fit(
+        ...     model, data, optimizer=bnkit.optim.Adam(), epochs=8, batch_size=100, callbacks=[stopping]
+        ... )
+        >>> bool(stopping.best == min(record["test_loss"] for record in records))
+        True
     """
 
     def __init__(

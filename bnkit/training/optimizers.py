@@ -40,8 +40,11 @@ class Optimizer:
     def reset(self) -> None:
         """Forget the memory and the steps, and so be free for another model; the settings and `lr` stay.
 
-        >>> optimizer.reset()
-        >>> bnkit.fit(another_model, data, optimizer=optimizer, epochs=5, batch_size=100)
+        >>> data, optimizer = bnkit.data.load("synthetic"), bnkit.optim.Adam()
+        >>> for seed in range(2):
+        ...     optimizer.reset()
+        ...     model = bnkit.MLP((64, 20, 10), seed=seed)
+        ...     records = bnkit.fit(model, data, optimizer=optimizer, epochs=1, batch_size=100)
         """
         self.state: dict[str, Array] = {}
         self.steps = 0
@@ -164,7 +167,13 @@ def _fits(p: Array, g: Array) -> bool:
 
 
 class SGD(Optimizer):
-    """p -= lr * g."""
+    """p -= lr * g.
+
+    >>> params = {"weight": np.array([1.0, -2.0])}
+    >>> bnkit.optim.SGD(lr=0.5).update(params, {"weight": np.array([1.0, 1.0])})
+    >>> params["weight"]
+    array([ 0.5, -2.5])
+    """
 
     rule = "sgd"
 
@@ -213,7 +222,13 @@ class RMSProp(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adaptive moments with bias correction. Source: Kingma & Ba 2015, algorithm 1."""
+    """Adaptive moments with bias correction. Source: Kingma & Ba 2015, algorithm 1.
+
+    >>> params = {"weight": np.array([1.0, -2.0])}
+    >>> bnkit.optim.Adam(lr=0.1).update(params, {"weight": np.array([3.0, -0.5])})
+    >>> params["weight"].round(6)  # the first step is lr in the direction of each gradient's sign
+    array([ 0.9, -1.9])
+    """
 
     rule = "adam"
     slots = ("m", "v")
