@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# All that needs a GPU, in less than 8 minutes: bash bench/gpu.sh [FOLDER]
+# Do everything that needs a GPU, in less than 8 minutes: bash bench/gpu.sh [FOLDER]
 #
-# The tests on CuPy's arrays, the kernels under compute-sanitizer, and the benchmark beside PyTorch, cuDNN and
-# torch.compile, each step within a time of its own. FOLDER, build/gpu by default, gets gpu.json, with every row and how
-# each step ended, and a log of each step. The machine needs CuPy 14, PyTorch, pytest and compute-sanitizer; bnkit runs
-# from this folder. What else is missing comes from build/wheels, where there is no network: pip download -d build/wheels
+# It runs the tests on CuPy's arrays, the kernels under compute-sanitizer, and the benchmark beside PyTorch, cuDNN and
+# torch.compile. Each step has a time limit. FOLDER, build/gpu by default, gets gpu.json, with every row and the outcome
+# of each step, and a log of each step. The machine needs CuPy 14, PyTorch, pytest and compute-sanitizer; bnkit runs
+# from this folder. Without a network, the other packages come from build/wheels: pip download -d build/wheels
 # --no-deps array-api-strict.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
@@ -14,23 +14,23 @@ folder=$(cd "$folder" && pwd)
 python=${PYTHON:-python3}
 export PYTHONPATH=$PWD:$PWD/backends:$folder/site PYTHONUNBUFFERED=1
 export BNKIT_REQUIRE=cupy COLUMNS=200 NO_COLOR=1
-PATH=$PATH:/usr/local/cuda/bin # where compute-sanitizer is, if nowhere else
+PATH=$PATH:/usr/local/cuda/bin # the usual folder of compute-sanitizer
 
 begun=$SECONDS
 ended=()
-step() { # NAME SECONDS COMMAND…; SIGINT at the end of its time, so that a benchmark keeps its rows
-    local name=$1 limit=$2 start=$SECONDS code=0 said
+step() { # NAME SECONDS COMMAND…; SIGINT at the time limit, so that a benchmark keeps its rows
+    local name=$1 limit=$2 start=$SECONDS code=0 outcome
     shift 2
     printf '\n==== %s, up to %s s ====\n' "$name" "$limit"
-    # A script in the background has SIGINT ignored, and so would its commands.
+    # A script in the background ignores SIGINT, and its commands would inherit that.
     timeout -k 5 -s INT "$limit" env --default-signal=INT "$@" >"$folder/$name.log" 2>&1 || code=$?
     case $code in
-    0) said=passed ;;
-    124 | 137) said="not done in $limit s" ;;
-    *) said="failed with exit code $code" ;;
+    0) outcome=passed ;;
+    124 | 137) outcome="not done in $limit s" ;;
+    *) outcome="failed with exit code $code" ;;
     esac
     tail -n 12 "$folder/$name.log"
-    ended+=("$name=$said after $((SECONDS - start)) s")
+    ended+=("$name=$outcome after $((SECONDS - start)) s")
     [ "$code" -eq 0 ]
 }
 
@@ -53,24 +53,24 @@ print(*(package for name, package in names.items() if u.find_spec(name) is None)
 if [ -n "$missing" ]; then
     from=()
     if [ -d build/wheels ]; then from=(--no-index --find-links build/wheels); fi
-    # shellcheck disable=SC2086 # a word each
+    # shellcheck disable=SC2086 # one word a package
     step packages 15 "$python" -m pip install -q --target "$folder/site" --no-deps "${from[@]}" $missing || finish
 fi
 
 step device 20 "$python" -c '
 import bnkit
 print(bnkit.get_backend("cupy").details())' || finish
-# First what no other machine shows, since CuPy compiles its own kernels for the other tests. test_cupy_* needs no GPU.
-own=(tests/testing/test_backend_checks.py tests/backends/cuda/test_on_cupy.py)
-step kernels 40 "$python" -m pytest -q -p no:cacheprovider --maxfail=25 --durations=5 -k cupy "${own[@]}"
+# First the tests that need a GPU most: in the others CuPy compiles its kernels as well. test_cupy_* needs no GPU.
+first=(tests/testing/test_backend_checks.py tests/backends/cuda/test_on_cupy.py)
+step kernels 40 "$python" -m pytest -q -p no:cacheprovider --maxfail=25 --durations=5 -k cupy "${first[@]}"
 step tests 45 "$python" -m pytest -q -p no:cacheprovider --maxfail=25 --durations=5 -k cupy \
-    --ignore-glob="tests/backends/cuda/test_cupy_*" "${own[@]/#/--ignore=}" tests
+    --ignore-glob="tests/backends/cuda/test_cupy_*" "${first[@]/#/--ignore=}" tests
 
-# Blocks of CuPy's pool lie side by side, so what runs past one would not be seen: without the pool. Only bnkit's kernels.
+# Without CuPy's pool, whose blocks are adjacent and so hide an access out of bounds. Only bnkit's kernels.
 sanitized=(--kernel-name kns=bnkit --error-exitcode 9 "$python" -m pytest -q -p no:cacheprovider -x)
 sanitized+=(-p memory_without_pool -k "every_backend_passes and cupy" tests/testing/test_backend_checks.py)
 export PYTHONPATH=$PYTHONPATH:$PWD/tests/helpers
-# CuPy asks the runtime what it may not know, and an answer that is an error is none of a kernel.
+# CuPy makes queries that the runtime may refuse; these API errors do not come from a kernel.
 step memcheck 45 compute-sanitizer --tool memcheck --report-api-errors no "${sanitized[@]}"
 step racecheck 45 compute-sanitizer --tool racecheck "${sanitized[@]}"
 

@@ -1,9 +1,9 @@
-"""Makes one file, FOLDER/gpu.json, of what the steps of bench/gpu.sh left in FOLDER.
+"""Merges the files that the steps of bench/gpu.sh left in FOLDER into one file, FOLDER/gpu.json.
 
-    python bench/gpu_results.py FOLDER NAME=how-it-ended …
+    python bench/gpu_results.py FOLDER NAME=OUTCOME …
 
-It has the form of a file of `bnkit bench --json`, with "steps" besides, and in each record its step and the bandwidth
-of that run, of which the shares are.
+The file has the form of `bnkit bench --json` and also "steps", the outcome of each step. Each record also has its step
+and the copy bandwidth of that run, which its shares refer to.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def merged(parts, steps):
-    """The files' contents, by step, as one; a setting of which there is no list is the first file's."""
+    """One content from the contents by step. A setting that cannot be merged is that of the first step."""
     whole = {"settings": {}, "versions": {}, "machine": {}, "steps": steps, "records": []}
     commands, bandwidths, against, cases = [], {}, [], []
     for name, part in parts.items():
@@ -31,8 +31,8 @@ def merged(parts, steps):
 def main():
     folder = Path(sys.argv[1])
     steps = dict(argument.split("=", 1) for argument in sys.argv[2:])
-    found = {name: folder / f"{name}.json" for name in steps}
-    parts = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in found.items() if path.exists()}
+    files = {name: folder / f"{name}.json" for name in steps}
+    parts = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in files.items() if path.exists()}
     path = folder / "gpu.json"
     whole = merged(parts, steps)
     rows = ",\n".join(map(json.dumps, whole.pop("records")))

@@ -1,8 +1,8 @@
-"""Prints how long `import bnkit` takes beside `import numpy`, each in a new interpreter, by turns.
+"""Prints the times of `import bnkit` and `import numpy`, each in a new interpreter, in alternation.
 
     python bench/import_time.py [RUNS]
 
-The time is the import statement's own, without the interpreter's start; bnkit's includes NumPy's.
+The time is that of the import statement, without the start of the interpreter. The time of bnkit includes NumPy.
 """
 
 import statistics
@@ -17,7 +17,7 @@ LIMIT = 1.5
 def import_ms(module: str) -> float:
     """Milliseconds that a new interpreter spends in `import module`."""
     code = f"from time import perf_counter as now; t = now(); import {module}; print((now() - t) * 1e3)"
-    # Elsewhere than in the repository, so that the installed package is the one imported.
+    # Outside the repository, so that Python imports the installed package.
     return float(
         subprocess.run([sys.executable, "-c", code], cwd=tempfile.gettempdir(), check=True, capture_output=True).stdout
     )

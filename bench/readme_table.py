@@ -1,13 +1,15 @@
-"""Writes README's table of speed, between its two marker comments, from a file that `bnkit bench --json` wrote.
+"""Writes the speed tables of README.md and docs/benchmarks.md from a file that `bnkit bench --json` wrote.
 
-    python bench/readme_table.py [--check] [--results FILE] [--readme FILE]
+    python bench/readme_table.py [--check] [--results FILE] [--page FILE …]
 
-Without --results, the newest of bench/results/ that is of NumPy's backend. --check writes nothing, and fails where
-README is stale.
+A table stands between two marker comments: `bench` has a line for each case, `bench means` only the means over all
+cases. Without --results, it takes the newest file in bench/results/ of NumPy's backend. --check writes nothing, and
+fails where a page is stale.
 """
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import textwrap
@@ -16,21 +18,21 @@ from pathlib import Path
 from bnkit.lab.benchmark import measure
 
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN, END = "<!-- bench: made by bench/readme_table.py -->", "<!-- /bench -->"
+PAGES = [ROOT / "README.md", ROOT / "docs" / "benchmarks.md"]
 OPS = ("train", "backward")
 
 
 def newest_results():
-    """Of the files named <device>-<year>-<month>-<day>.json, the one of the last day; a GPU's has other peers."""
-    found = sorted((ROOT / "bench" / "results").glob("*.json"), key=lambda path: path.stem[-10:])
-    found = [path for path in found if json.loads(path.read_text(encoding="utf-8"))["machine"]["backend"] == "numpy"]
-    if not found:
+    """The file of NumPy's backend, named <device>-<year>-<month>-<day>.json, with the last date."""
+    files = sorted((ROOT / "bench" / "results").glob("*.json"), key=lambda path: path.stem[-10:])
+    files = [path for path in files if json.loads(path.read_text(encoding="utf-8"))["machine"]["backend"] == "numpy"]
+    if not files:
         sys.exit("bench/results must hold a file; run bnkit bench --json bench/results/<device>-<date>.json")
-    return found[-1]
+    return files[-1]
 
 
-def table(results, link):
-    """Markdown: what was measured where, a line a case, and the means over all cases."""
+def rows_by_case(results):
+    """The rows of each case by op, for the cases with a row of every op."""
     measured = {}
     for row in results["records"]:
         if row["through"] == "function" and row["dtype"] == "float32" and row["op"] in OPS:
@@ -38,34 +40,77 @@ def table(results, link):
     measured = {case: rows for case, rows in measured.items() if len(rows) == len(OPS)}
     if not measured:
         sys.exit(f"the results must hold float32 rows of {' and '.join(OPS)}, got none")
-    peers = list(results["settings"]["against"])
+    return measured
+
+
+def case_table(results, link):
+    """Markdown: the introduction, a line for each case, and the means over all cases."""
+    measured, peers = rows_by_case(results), list(results["settings"]["against"])
     resnet = {case.name for case in measure.cases() if case.shape[0] == 50}
-    lines = [
-        "| float32 | ms | share of copy | " + "".join(f"{peer} | " for peer in peers),
-        "|---" * (3 + len(peers)) + "|",
-    ]
+    text = (
+        f"Training forward / backward on {_machine(results)}: the median time of a call, its one-read bytes a second "
+        f"as a share of this machine's copy bandwidth ({results['machine']['copy_gb_per_s']:.0f} GB/s), and the time "
+        f"of each other implementation, by its fastest entry, over bnkit's time. All rows are in [{link}]({link}), "
+        f"made by `{results['settings']['command']}`."
+    )
+    lines = [_line("float32", "ms", "share of copy", *peers), "|---" * (3 + len(peers)) + "|"]
     for case, rows in measured.items():
         if case not in resnet:
             cells = [_pair(rows, lambda row: f"{row['median_us'] / 1e3:.3g}")]
             cells.append(_pair(rows, lambda row: f"{row['share']:.0%}"))
             cells += [_pair(rows, lambda row, peer=peer: _times(row, peer)) for peer in peers]
-            lines.append(f"| {case} | " + " | ".join(cells) + " |")
-    for name, choose in {"geometric mean": statistics.geometric_mean, "worst": min}.items():
-        cells = [_over_all(measured, peer, choose) for peer in peers]
-        lines.append(f"| {name} of all {len(measured)} cases | | | " + " | ".join(cells) + " |")
-    introduction = textwrap.wrap(_introduction(results, peers, link), 120, break_on_hyphens=False)
-    return "\n".join([*introduction, "", *(line.rstrip() for line in lines)])
+            lines.append(_line(case, *cells))
+    for name, cells in _means(measured, peers):
+        lines.append(_line(name, "", "", *cells))
+    return _block(text, lines)
 
 
-def _introduction(results, peers, link):
-    machine, versions = results["machine"], results["versions"]
-    names = ", ".join(f"{name} {version}" for name, version in versions.items() if name in ("numpy", *peers))
-    return (
-        f"Training forward / backward on {machine['processor']}, {machine['threads']} threads, {machine['simd']}, with "
-        f"{names}: the median time of a call, its one-read bytes a second as a share of this machine's copy bandwidth "
-        f"({machine['copy_gb_per_s']:.0f} GB/s), and the time of each other implementation, the fastest of its ways, "
-        f"over bnkit's. All rows are in [{link}]({link}), made by `{results['settings']['command']}`."
+def mean_table(results, link):
+    """Markdown: the introduction and the means over all cases."""
+    measured, peers = rows_by_case(results), list(results["settings"]["against"])
+    text = (
+        f"The time of other implementations over bnkit's, in training forward / backward on {_machine(results)}. "
+        f"All rows are in [{link}]({link}); [docs/benchmarks.md](docs/benchmarks.md) has each case."
     )
+    lines = [_line("float32", *peers), "|---" * (1 + len(peers)) + "|"]
+    return _block(text, lines + [_line(name, *cells) for name, cells in _means(measured, peers)])
+
+
+TABLES = {"bench": case_table, "bench means": mean_table}
+
+
+def renewed(page, results, path):
+    """The text of `page` with its tables made from `results`, which `path` holds."""
+    text = page.read_text(encoding="utf-8")
+    link = Path(os.path.relpath(path, page.resolve().parent)).as_posix()
+    kinds = [kind for kind in TABLES if _markers(kind)[0] in text]
+    if not kinds:
+        sys.exit(f"{page} must hold the markers of a table, as in {' and '.join(_markers('bench'))}")
+    for kind in kinds:
+        begin, end = _markers(kind)
+        if text.count(begin) != 1 or text.count(end) != 1:
+            sys.exit(f"{page} must hold the lines {begin} and {end} once each")
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n\n{TABLES[kind](results, link)}\n\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def _markers(kind):
+    return f"<!-- {kind}: made by bench/readme_table.py -->", f"<!-- /{kind} -->"
+
+
+def _machine(results):
+    machine, names = results["machine"], ("numpy", *results["settings"]["against"])
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items() if name in names)
+    return f"{machine['processor']}, {machine['threads']} threads, {machine['simd']}, with {versions}"
+
+
+def _line(*cells):
+    return "| " + " | ".join(cells).replace("  ", " ") + " |"
+
+
+def _block(text, lines):
+    return "\n".join([*textwrap.wrap(text, 120, break_on_hyphens=False), "", *lines])
 
 
 def _pair(rows, text):
@@ -81,36 +126,36 @@ def _ratio(ratio: float) -> str:
     return f"{ratio:.0f}×" if ratio >= 10 else f"{ratio:.2g}×"
 
 
+def _means(measured, peers):
+    """The lines of all cases: their name, and a cell for each peer."""
+    for name, choose in {"geometric mean": statistics.geometric_mean, "worst": min}.items():
+        yield f"{name} of all {len(measured)} cases", [_over_all(measured, peer, choose) for peer in peers]
+
+
 def _over_all(measured, peer, choose):
-    """Of the ratios of each op; a dash where there is none."""
+    """`choose` of the ratios of each op; a dash where a peer has no ratio."""
     cells = []
     for op in OPS:
-        found = [rows[op]["peers"][peer].get("ratio") for rows in measured.values()]
-        found = [ratio for ratio in found if ratio is not None]
-        cells.append(_ratio(choose(found)) if found else "–")
+        ratios = [rows[op]["peers"][peer].get("ratio") for rows in measured.values()]
+        ratios = [ratio for ratio in ratios if ratio is not None]
+        cells.append(_ratio(choose(ratios)) if ratios else "–")
     return " / ".join(cells)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing, and fail where README is stale")
+    parser.add_argument("--check", action="store_true", help="write nothing, and fail where a page is stale")
     parser.add_argument("--results", type=Path, help="the file of bnkit bench; else the newest of bench/results")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--page", type=Path, nargs="+", default=PAGES, help="else README.md and docs/benchmarks.md")
     arguments = parser.parse_args()
     path = (arguments.results or newest_results()).resolve()
-    link = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
-    text = arguments.readme.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        sys.exit(f"{arguments.readme} must hold the lines {BEGIN} and {END} once each")
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    made = table(json.loads(path.read_text(encoding="utf-8")), link)
-    wanted = f"{before}{BEGIN}\n\n{made}\n\n{END}{after}"
-    if arguments.check:
-        if text != wanted:
-            sys.exit(f"{arguments.readme} is stale; run python bench/readme_table.py")
-    elif text != wanted:
-        arguments.readme.write_text(wanted, encoding="utf-8")
+    results = json.loads(path.read_text(encoding="utf-8"))
+    texts = {page: renewed(page, results, path) for page in arguments.page}
+    for page, text in texts.items():
+        if text != page.read_text(encoding="utf-8"):
+            if arguments.check:
+                sys.exit(f"{page} is stale; run python bench/readme_table.py")
+            page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Prints what `BatchNorm(reuse=True)` saves a training step on large NumPy tensors, by turns with a layer without.
+"""Prints what `BatchNorm(reuse=True)` saves in a training step on large NumPy tensors.
 
     python bench/reuse.py [STEPS]
 
-A step is a forward and a backward whose results are given up, as in a training loop. `faults` counts the pages that the
-system had to make in one.
+A step is a forward and a backward whose results are dropped, as in a training loop. Layers with and without reuse
+alternate. `faults` counts the page faults of one step.
 """
 
 import resource
@@ -15,7 +15,7 @@ import numpy as np
 
 import bnkit
 
-WARM = 2  # steps of each layer that are not counted
+WARM = 2  # steps of each layer before the measured ones
 SHAPES = [(64, 256, 14, 14), (32, 64, 56, 56), (50, 256, 56, 56)]
 
 
@@ -34,9 +34,9 @@ def main(steps: int) -> None:
         layers = [bnkit.BatchNorm(shape[1], reuse=reuse, backend="numpy") for reuse in (False, True)]
         turns = [[step(layer, x, dy) for layer in layers] for _ in range(WARM + steps)][WARM:]
         print(f"{shape}, {x.nbytes / 2**20:.0f} MiB")
-        for name, found in zip(("new arrays", "reuse"), zip(*turns, strict=True), strict=True):
-            low, median, high = statistics.quantiles((ms for ms, _ in found), n=4)
-            faults = statistics.median(n for _, n in found)
+        for name, results in zip(("new arrays", "reuse"), zip(*turns, strict=True), strict=True):
+            low, median, high = statistics.quantiles((ms for ms, _ in results), n=4)
+            faults = statistics.median(n for _, n in results)
             print(f"  {name:10s} {median:7.2f} ms (quartiles {low:.2f} to {high:.2f}), {faults:.0f} faults")
         ratio = statistics.median(new[0] / reused[0] for new, reused in turns)
         print(f"  ratio {ratio:.2f}, median of the pairs")

@@ -1,9 +1,9 @@
-"""Prints whether bnkit and PyTorch disturb each other in one process: medians in µs of a (100, 100) forward.
+"""Prints whether bnkit and PyTorch slow each other down in one process: medians in µs of a (100, 100) forward.
 
     python bench/shared_process.py
 
-Each is timed before and after the other ran with all of its threads, in a new process. Two OpenMP runtimes that fight
-turn microseconds into milliseconds; bnkit has threads of its own and no OpenMP.
+Each library is timed in a new process, before and after the other library runs with all of its threads. Two OpenMP
+runtimes that compete turn microseconds into milliseconds. bnkit uses plain threads and no OpenMP.
 """
 
 import subprocess
@@ -16,7 +16,7 @@ from bnkit.lab.benchmark import measure
 
 SHAPE = (100, 100)
 SECONDS = 0.5
-LARGE = (32, 64, 56, 56)  # so large that a library uses all of its threads
+LARGE = (32, 64, 56, 56)  # large enough that a library uses all of its threads
 
 
 def bnkit_call(shape):

@@ -1,7 +1,7 @@
-"""The benchmark's cases and ops under pytest-benchmark, on each usable backend: `pytest bench`, or one case by -k.
+"""The cases and ops of `bnkit bench` under pytest-benchmark, on each usable backend: `pytest bench`; -k chooses.
 
-Each row has the GB/s by the bytes that the op must move at least, and their share of the backend's copy bandwidth,
-measured in the same run. `bnkit bench` compares with other libraries besides.
+A row has the GB/s, from the bytes that the op must move, and their share of the backend's copy bandwidth, which the
+same run measures. `bnkit bench` also compares with other libraries.
 """
 
 import pytest

@@ -1,7 +1,7 @@
-"""Products of a first layer under pytest-benchmark: the op beside the reference's, which is the array module's own.
+"""The products of a first layer under pytest-benchmark: the op beside the reference, the product of the array module.
 
-x is (rows, 784) with a share of others than 0: a fifth, as in MNIST's images, or as many as are still worth leaving out
-zeros for. W is (784, 100) for each replica.
+x is (rows, 784) with a share of elements that are not 0: a fifth, as in MNIST's images, or a third, up to which it is
+worth skipping zeros. W is (784, 100) for each replica.
 """
 
 import functools
@@ -23,17 +23,17 @@ def backend(request):
 
 @pytest.mark.parametrize("by", ["op", "reference"])
 @pytest.mark.parametrize("product", ["forward", "gradient"])
-@pytest.mark.parametrize("others", [0.2, 0.33])
+@pytest.mark.parametrize("nonzero", [0.2, 0.33])
 @pytest.mark.parametrize(("replicas", "rows"), [(1, 100), (1, 1000), (6, 60), (16, 100)])
-def test_first_layer(benchmark, backend, replicas, rows, others, product, by):
+def test_first_layer(benchmark, backend, replicas, rows, nonzero, product, by):
     rng = np.random.default_rng(0)
-    x = backend.asarray((rng.random((rows, 784)) * (rng.random((rows, 784)) < others)).astype(np.float32))
+    x = backend.asarray((rng.random((rows, 784)) * (rng.random((rows, 784)) < nonzero)).astype(np.float32))
     inner, columns = (784, 100) if product == "forward" else (rows, 100)
     a = x if product == "forward" else backend.xp.matrix_transpose(x)
     b = backend.asarray(rng.standard_normal((replicas, inner, columns), np.float32))
     call = backend.matmul if by == "op" else functools.partial(reference.matmul, backend.xp)
 
-    def task():  # with the threads of a task, as networks train in lockstep
+    def task():  # runs with the threads of one task, as networks that train in lockstep do
         call(a, b)
         backend.synchronize()
 

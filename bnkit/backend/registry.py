@@ -47,6 +47,9 @@ def get_backend(name: str | Backend | None = None) -> Backend:
 
     name: "numpy", "cupy" (the current CUDA device), "cupy:1", "auto", a registered third-party name, or a Backend.
     Raises BackendError, with the cause and the remedy, where it cannot run.
+
+        >>> bnkit.get_backend("numpy").name
+        'numpy'
     """
     if isinstance(name, Backend):
         return name
@@ -68,7 +71,13 @@ def get_backend(name: str | Backend | None = None) -> Backend:
 
 @contextlib.contextmanager
 def use_backend(name: str | Backend) -> Iterator[Backend]:
-    """Make a backend the default within this context; a new thread starts without it."""
+    """Make a backend the default within this context; a new thread starts without it.
+
+    >>> with bnkit.use_backend("numpy") as backend:
+    ...     model = bnkit.MLP((4, 8, 3))
+    >>> model.backend is backend
+    True
+    """
     backend = get_backend(name)
     token = _default.set(backend)
     try:
@@ -79,7 +88,11 @@ def use_backend(name: str | Backend) -> Iterator[Backend]:
 
 
 def backend_of(*arrays: Array | None) -> Backend:
-    """The one backend that owns all of these arrays, None aside; TypeError where they are not of one."""
+    """The one backend that owns all of these arrays, None aside; TypeError where they are not of one.
+
+    >>> bnkit.backend_of(np.ones(3), None, np.zeros(2)).name
+    'numpy'
+    """
     found: Backend | None = None
     first: Array = None
     for array in arrays:
@@ -98,7 +111,11 @@ def backend_of(*arrays: Array | None) -> Backend:
 
 
 def backends() -> dict[str, BackendInfo]:
-    """Every known backend by name: usable, or why not."""
+    """Every known backend by name: usable, or why not.
+
+    >>> bnkit.backends()["numpy"].usable
+    True
+    """
     result = {}
     for name in _names():
         try:

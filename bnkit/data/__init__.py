@@ -25,6 +25,9 @@ def load(name: str, *, path: str | os.PathLike[str] | None = None) -> Dataset:
 
     Raises ValueError for an unknown name and for a damaged or foreign file, FileNotFoundError where a named directory
     lacks a file, ConnectionError where a download fails, ImportError where the `demo` extra is needed and absent.
+
+        >>> bnkit.data.load("synthetic")
+        Dataset(x_train=(1000, 64), t_train=(1000,), x_test=(500, 64), t_test=(500,))
     """
     if not isinstance(name, str) or name not in LOADERS:
         raise ValueError(f"name must be one of {', '.join(map(repr, LOADERS))}, got {shown(name)}")

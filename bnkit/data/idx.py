@@ -21,6 +21,11 @@ def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
 
     Raises ValueError for a file that is truncated, damaged, longer than its header says, or no idx file.
     Format: "The IDX file format", at the foot of Y. LeCun's MNIST page.
+
+        >>> with open("labels", "wb") as file:  # uint8, one axis of length 3
+        ...     _ = file.write(bytes([0, 0, 8, 1, 0, 0, 0, 3, 5, 0, 4]))
+        >>> bnkit.data.read_idx("labels")
+        array([5, 0, 4], dtype=uint8)
     """
     file = as_path(path)
     try:

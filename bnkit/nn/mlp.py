@@ -129,8 +129,8 @@ class MLP:
     def finite(self) -> Array:
         """Whether all parameters are finite: a bool of shape () or (replicas,).
 
-        >>> if not model.finite():
-        ...     print("diverged")
+        >>> bool(bnkit.MLP((4, 8, 3)).finite())
+        True
         """
         xp, first = self.backend.xp, int(self.replicas is not None)
         finite = [xp.all(xp.isfinite(p), axis=tuple(range(first, p.ndim))) for p in self.params.values()]
@@ -140,6 +140,7 @@ class MLP:
     def loss_and_accuracy(self, x: Array, t: Array) -> tuple[Array, Array]:
         """`loss` and `accuracy` by one pass over the rows, each of shape () or (replicas,).
 
+        >>> model, data = bnkit.MLP((64, 20, 10), seed=0), bnkit.data.load("synthetic")
         >>> loss, accuracy = model.loss_and_accuracy(data.x_test, data.t_test)
         """
         x, t = self.prepare(x, t)

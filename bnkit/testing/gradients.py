@@ -14,6 +14,10 @@ def numerical_gradient(f: Callable[[], Array], array: Array, h: float = 1e-4) ->
 
     f takes nothing and returns a scalar that depends on `array`, which is moved in place one element at a time and
     put back, also where f raises. The error is of order h² + (precision of f) / h.
+
+        >>> x = np.array([1.0, 2.0, 3.0])
+        >>> bnkit.gradcheck.numerical_gradient(lambda: np.sum(x**2), x).round(6)
+        array([2., 4., 6.])
     """
     checks.check_function("f", f, "without arguments")
     checks.check_real("h", h)

@@ -32,8 +32,13 @@ class EarlyStopping:
 
     Raises TypeError or ValueError for a wrong argument; `fit` raises ValueError for a metric that it does not record.
 
-        >>> stopping = bnkit.EarlyStopping("test_loss", patience=3, restore_best=True)
-        >>> bnkit.fit(model, data, optimizer=bnkit.optim.Adam(), epochs=100, batch_size=64, callbacks=[stopping])
+        >>> model, data = bnkit.MLP((64, 20, 10), seed=0), bnkit.data.load("synthetic")
+        >>> stopping = bnkit.EarlyStopping("test_loss", patience=2, restore_best=True)
+        >>> records = bnkit.fit(
+        ...     model, data, optimizer=bnkit.optim.Adam(), epochs=8, batch_size=100, callbacks=[stopping]
+        ... )
+        >>> bool(stopping.best == min(record["test_loss"] for record in records))
+        True
     """
 
     def __init__(

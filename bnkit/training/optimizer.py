@@ -36,8 +36,11 @@ class Optimizer:
     def reset(self) -> None:
         """Forget the memory and the steps, for another model; the settings and `lr` stay.
 
-        >>> optimizer.reset()
-        >>> bnkit.fit(another_model, data, optimizer=optimizer, epochs=5, batch_size=100)
+        >>> data, optimizer = bnkit.data.load("synthetic"), bnkit.optim.Adam()
+        >>> for seed in range(2):
+        ...     optimizer.reset()
+        ...     model = bnkit.MLP((64, 20, 10), seed=seed)
+        ...     records = bnkit.fit(model, data, optimizer=optimizer, epochs=1, batch_size=100)
         """
         self.state: dict[str, Array] = {}
         self.steps = 0

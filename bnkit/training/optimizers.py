@@ -4,9 +4,6 @@ params and grads are dictionaries of arrays with the same names and shapes. lr i
 each entry of the leading axis. `state` holds what an optimizer remembers of each parameter (arrays named "weight/m"),
 and `steps` the number of its updates. An optimizer with such memory belongs to the arrays of its first update and
 keeps them alive; `reset()` frees it for another model. Defaults are PyTorch's.
-
-    >>> optimizer = bnkit.optim.Adam(lr=0.01)
-    >>> optimizer.update(model.params, grads)
 """
 
 from collections.abc import Callable
@@ -15,7 +12,13 @@ from bnkit.training.optimizer import Optimizer, Rate
 
 
 class SGD(Optimizer):
-    """p -= lr * g."""
+    """p -= lr * g.
+
+    >>> params = {"weight": np.array([1.0, -2.0])}
+    >>> bnkit.optim.SGD(lr=0.5).update(params, {"weight": np.array([1.0, 1.0])})
+    >>> params["weight"]
+    array([ 0.5, -2.5])
+    """
 
     rule = "sgd"
 
@@ -64,7 +67,13 @@ class RMSProp(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adaptive moments with bias correction. Source: Kingma & Ba 2015, algorithm 1."""
+    """Adaptive moments with bias correction. Source: Kingma & Ba 2015, algorithm 1.
+
+    >>> params = {"weight": np.array([1.0, -2.0])}
+    >>> bnkit.optim.Adam(lr=0.1).update(params, {"weight": np.array([3.0, -0.5])})
+    >>> params["weight"].round(6)  # the first step is lr in the direction of each gradient's sign
+    array([ 0.9, -1.9])
+    """
 
     rule = "adam"
     slots = ("m", "v")

@@ -1,4 +1,4 @@
-"""README's table of speed, which a script makes of a benchmark's file."""
+"""The speed tables of the documents, which a script makes from the file of a benchmark."""
 
 import json
 import subprocess
@@ -8,6 +8,7 @@ import pytest
 from places import ROOT
 
 SCRIPT = ROOT / "bench" / "readme_table.py"
+MEANS = ("<!-- bench means: made by bench/readme_table.py -->", "<!-- /bench means -->")
 MARKERS = ("<!-- bench: made by bench/readme_table.py -->", "<!-- /bench -->")
 
 
@@ -45,7 +46,7 @@ def readme(tmp_path):
 
 
 def make(readme, *options):
-    files = ["--readme", str(readme), "--results", str(readme.parent / "results.json")]
+    files = ["--page", str(readme), "--results", str(readme.parent / "results.json")]
     return subprocess.run([sys.executable, SCRIPT, *files, *options], capture_output=True, text=True)
 
 
@@ -75,6 +76,28 @@ def test_the_table_has_a_line_for_each_case_but_resnets_and_the_means_of_all(rea
     ]
 
 
+def test_the_means_alone_stand_between_their_own_markers(readme):
+    readme.write_text(f"before\n\n{MEANS[0]}\n{MEANS[1]}\n\nafter\n", encoding="utf-8")
+    assert make(readme).returncode == 0
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith(f"before\n\n{MEANS[0]}\n\nThe time of other implementations over bnkit's")
+    assert [line for line in text.splitlines() if line.startswith("| ")] == [
+        "| float32 | torch |",
+        "| geometric mean of all 2 cases | 2× / 8× |",
+        "| worst of all 2 cases | 1× / 8× |",
+    ]
+    assert make(readme, "--check").returncode == 0
+
+
+def test_a_link_leads_from_the_folder_of_the_page(readme):
+    page = readme.parent / "docs" / "page.md"
+    page.parent.mkdir()
+    page.write_text(readme.read_text(encoding="utf-8"), encoding="utf-8")
+    command = [sys.executable, SCRIPT, "--page", page, "--results", readme.parent / "results.json"]
+    subprocess.run(command, check=True)
+    assert "(../results.json)" in page.read_text(encoding="utf-8")
+
+
 def test_check_passes_on_a_fresh_readme_and_fails_on_a_stale_one(readme):
     assert make(readme, "--check").returncode == 1
     before = readme.read_text(encoding="utf-8")
@@ -94,15 +117,16 @@ def test_a_second_writing_changes_nothing(readme):
     assert readme.read_text(encoding="utf-8") == once
 
 
-def test_a_readme_without_its_markers_is_told(readme):
-    readme.write_text("no markers", encoding="utf-8")
-    result = make(readme)
-    assert result.returncode == 1
-    assert "once each" in result.stderr
-    assert readme.read_text(encoding="utf-8") == "no markers"
+def test_a_page_without_its_markers_is_refused(readme):
+    for text, remedy in {"no markers": "must hold the markers", f"{MARKERS[0]} and no end": "once each"}.items():
+        readme.write_text(text, encoding="utf-8")
+        result = make(readme)
+        assert result.returncode == 1
+        assert remedy in result.stderr
+        assert readme.read_text(encoding="utf-8") == text
 
 
-def test_the_readme_has_the_table_of_the_newest_results():
+def test_the_documents_have_the_tables_of_the_newest_results():
     if not list((ROOT / "bench" / "results").glob("*.json")):
         pytest.skip("bench/results holds no file yet")
     result = subprocess.run([sys.executable, SCRIPT, "--check"], capture_output=True, text=True)
