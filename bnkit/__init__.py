@@ -55,8 +55,7 @@ __all__ = [
 ]
 
 # Imported when first asked for, so that `import bnkit` costs little more than `import numpy` (bench/import_time.py).
-_MODULES = {name: f"bnkit.{name}" for name in ("data", "gradcheck", "measure", "optim", "testing", "tutorial")}
-_MODULES["experiments"] = "bnkit.lab.experiments"
+_MODULES = ("data", "experiments", "gradcheck", "measure", "optim", "testing", "tutorial")
 _HOMES = {
     "BatchNorm": "nn.batch_norm",
     "BatchNormDoubleGrads": "norm.double_backward",
@@ -79,7 +78,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(_MODULES[name])
+        return importlib.import_module(f"bnkit.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(f"bnkit.{_HOMES[name]}"), name)
     if name == "__version__":
