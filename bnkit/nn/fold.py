@@ -35,7 +35,9 @@ def fold(model: MLP | Sequential) -> MLP | Sequential:
     Raises TypeError for another model, ValueError for a BatchNorm without running statistics, without such a Linear, or
     over another axis than the features of a Linear.
 
-        >>> fast = bnkit.fold(model)
+        >>> model = bnkit.MLP((64, 20, 10), seed=0)
+        >>> sorted(bnkit.fold(model).params)
+        ['0.bias', '0.weight', '2.bias', '2.weight']
     """
     if isinstance(model, MLP):
         config = {**model.config, "batch_norm": False, "bias": True}
@@ -76,7 +78,11 @@ def fold_weights(
     So it needs padding=0 as an explicit argument. It does not support grouped convolutions.
     Raises TypeError for mixed backends and wrong dtypes, ValueError for wrong shapes.
 
-        >>> weight, bias = bnkit.fold_weights(weight, bias, gamma, beta, running_mean, running_var)
+        >>> weight, gamma = np.ones((1, 3), np.float32), np.array([2.0], np.float32)
+        >>> mean, var = np.array([5.0], np.float32), np.array([4.0], np.float32)
+        >>> weight, bias = bnkit.fold_weights(weight, None, gamma, None, mean, var, eps=0.0)
+        >>> weight.ravel(), bias
+        (array([1., 1., 1.], dtype=float32), array([-5.], dtype=float32))
     """
     checks.check_bool("before", before)
     checks.check_real("eps", eps, least=0.0)

@@ -106,7 +106,10 @@ def leaves(layer: Layer) -> list[Layer]:
 def replace(layer: T, **changes: object) -> T:
     """A shallow copy of `layer` with some attributes changed; it shares the arrays of all others.
 
-    >>> replace(norm, reduce=None)
+    >>> norm = bnkit.BatchNorm(100)
+    >>> other = replace(norm, decay=0.99)
+    >>> norm.decay, other.decay, other.params["gamma"] is norm.params["gamma"]
+    (0.9, 0.99, True)
     """
     if unknown := [name for name in changes if not hasattr(layer, name)]:
         raise AttributeError(f"{type(layer).__name__} has no attribute {', '.join(unknown)} to replace")

@@ -16,7 +16,10 @@ class Linear:
     deviation; init and seed are one value, or one a replica. layer: the layer's number in the network, by which its
     weights are drawn. The bias starts at 0. dtype: "float32" or "float64".
 
+        >>> x = np.ones((32, 64), np.float32)
         >>> y, cache = bnkit.Linear(64, 10, seed=1).forward(x, train=True)
+        >>> y.shape
+        (32, 10)
     """
 
     needs_output = False

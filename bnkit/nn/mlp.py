@@ -41,8 +41,10 @@ class MLP:
     The parameters of frozen layers of `network` are neither in `params` nor in the gradients. A file holds them, and
     does not say that they were frozen.
 
-        >>> model = bnkit.MLP((64, 100, 10), batch_norm={"decay": 0.99}, seed=1)
-        >>> loss, grads = model.loss_and_grads(x, t)
+        >>> model, data = bnkit.MLP((64, 100, 10), batch_norm={"decay": 0.99}, seed=1), bnkit.data.load("synthetic")
+        >>> loss, grads = model.loss_and_grads(data.x_train[:100], data.t_train[:100])
+        >>> sorted(grads)
+        ['0.bias', '0.weight', '1.beta', '1.gamma', '3.bias', '3.weight']
 
     Raises TypeError or ValueError for a wrong argument, BackendError for a backend that cannot run.
     """
@@ -173,8 +175,11 @@ class MLP:
 
         Dropout is drawn as a function of (seed, layer, step). With replicas, one loss for each.
 
-            >>> loss, grads = model.loss_and_grads(x, t, step=step)
-            >>> optimizer.update(model.params, grads)
+            >>> model, data = bnkit.MLP((64, 20, 10), seed=0), bnkit.data.load("synthetic")
+            >>> optimizer = bnkit.optim.SGD(lr=0.1)
+            >>> for step in range(3):
+            ...     loss, grads = model.loss_and_grads(data.x_train[:100], data.t_train[:100], step=step)
+            ...     optimizer.update(model.params, grads)
         """
         checks.check_int("step", step, least=0)
         x, t = self.prepare(x, t)

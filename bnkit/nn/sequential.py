@@ -20,8 +20,11 @@ class Sequential:
     attributes take effect at the next forward: decay, reduce, renorm, freeze().
 
         >>> network = bnkit.Sequential(bnkit.Linear(64, 100), bnkit.BatchNorm(100), bnkit.ReLU(), bnkit.Linear(100, 10))
+        >>> x = np.random.default_rng(0).standard_normal((32, 64)).astype(np.float32)
         >>> y, caches = network.forward(x, train=True)
-        >>> dx, grads = network.backward(dy, caches)
+        >>> dx, grads = network.backward(np.ones_like(y), caches)
+        >>> dx.shape, sorted(grads)
+        ((32, 64), ['0.bias', '0.weight', '1.beta', '1.gamma', '3.bias', '3.weight'])
 
     Raises TypeError for an object without forward and backward, ValueError for no layers and for such neighbours.
     """

@@ -49,6 +49,7 @@ def update_statistics(
     than the correction needs, and for other data in a later pass. After any error, also one of the iterator of the
     data, the model is as it was.
 
+        >>> model, data = bnkit.MLP((64, 20, 10), seed=0), bnkit.data.load("synthetic")
         >>> bnkit.update_statistics(model, data)
     """
     checks.check_bool("one_pass", one_pass)
