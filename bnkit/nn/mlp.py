@@ -123,7 +123,7 @@ class MLP:
     def accuracy(self, x: Array, t: Array) -> Array:
         """The share of rows whose largest logit is the label's, in inference; NaN where a logit is NaN."""
         x, t = self.prepare(x, t)
-        right: Array = 0.0
+        right: Any = 0.0
         for logits, target in self._inference(x, t):
             right = right + self._right(logits, target)
         return right / x.shape[-2]
@@ -146,8 +146,8 @@ class MLP:
         >>> loss, accuracy = model.loss_and_accuracy(data.x_test, data.t_test)
         """
         x, t = self.prepare(x, t)
-        loss: Array = 0.0
-        right: Array = 0.0
+        loss: Any = 0.0
+        right: Any = 0.0
         for logits, target in self._inference(x, t):
             loss = loss + self.backend.softmax_cross_entropy(logits, target)[0] * logits.shape[-2]
             right = right + self._right(logits, target)
@@ -263,7 +263,7 @@ class MLP:
     def _weights(self) -> Arrays:
         return {name: p for name, p in self.params.items() if name.endswith(".weight")}
 
-    def _penalty(self) -> Array:
+    def _penalty(self) -> Any:
         if not self.weight_decay:
             return 0.0
         xp = self.backend.xp

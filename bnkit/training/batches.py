@@ -115,7 +115,7 @@ def test_set(model: MLP, test: object) -> Batch:
 def _take(model: MLP, a: Array, rows: np.ndarray) -> Array:
     """The `rows` of an array on the backend or in a file."""
     if is_mapped(a):
-        return model.backend.asarray(np.asarray(np.take(a, rows, axis=0)))
+        return model.backend.asarray(np.take(np.asarray(a), rows, axis=0))
     return model.backend.xp.take(a, model.backend.asarray(rows), axis=0)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bnkit.backend import Array
 from bnkit.nn import lockstep
@@ -79,8 +79,8 @@ def _train(run: Run, number: int, step: int) -> Epoch:
     else 0.
     """
     model, xp = run.model, run.model.backend.xp
-    loss: Array = 0.0
-    survived: Array = 0  # updates before the sum of the losses became infinite or NaN, which it then stays
+    loss: Any = 0.0
+    survived: Any = 0  # updates before the sum of the losses became infinite or NaN, which it then stays
     steps = rows = 0
     for x, t in run.source.epoch(number, model):
         batch_loss, grads = model.loss_and_grads(x, t, step=step + steps)

@@ -97,7 +97,7 @@ class Affine:
         return np.asarray(get_backend("numpy").matmul(self.x, self.W) + self.b)
 
     def backward(self, dout: Array) -> Array:
-        self.dW, self.db = get_backend("numpy").matmul(self.x.T, dout), dout.sum(axis=0)
+        self.dW, self.db = np.asarray(get_backend("numpy").matmul(self.x.T, dout)), dout.sum(axis=0)
         return np.asarray(dout @ self.W.T).reshape(self.shape)
 
 

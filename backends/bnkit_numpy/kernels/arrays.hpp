@@ -8,6 +8,7 @@
 #define NPY_TARGET_VERSION NPY_2_0_API_VERSION
 #include <numpy/arrayobject.h>
 
+#include <array>
 #include <string>
 
 #include "batch_norm.hpp"
@@ -22,6 +23,14 @@ template <> struct TypeNumber<double> { static constexpr int value = NPY_DOUBLE;
 template <> struct TypeNumber<Half> { static constexpr int value = NPY_HALF; };
 template <> struct TypeNumber<std::uint8_t> { static constexpr int value = NPY_UINT8; };
 template <> struct TypeNumber<std::int64_t> { static constexpr int value = NPY_INT64; };
+
+// The fields of an op's record of arguments (bnkit.reference), in its order.
+template <std::size_t N> std::array<nb::handle, N> fields(const nb::tuple& args) {
+    if (args.size() != N) throw nb::type_error("args is another op's record");
+    std::array<nb::handle, N> all;
+    for (std::size_t i = 0; i < N; ++i) all[i] = args[i];
+    return all;
+}
 
 inline PyArrayObject* as_array(nb::handle a) { return reinterpret_cast<PyArrayObject*>(a.ptr()); }
 

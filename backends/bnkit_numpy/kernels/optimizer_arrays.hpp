@@ -86,10 +86,14 @@ bool fill(OptimizerStep<A>& call, Rule rule, const StepArrays<A>& arrays, std::s
     return true;
 }
 
-// Whether the step was done; else nothing was written, and it is the reference's to do or to refuse.
-inline bool optimizer_step(const char* name, nb::handle p, nb::handle g, const std::vector<nb::object>& memory,
-                           nb::handle lr, const std::vector<double>& decays, double eps, double weight_decay,
-                           double step) {
+// Whether the kernel did the step. If not, nothing was written, and the reference does the step or refuses it.
+inline bool optimizer_step(const nb::tuple& args) {
+    const auto of = fields<9>(args);  // rule, p, g, memory, lr, decays, eps, weight_decay, step
+    const auto name = nb::cast<const char*>(of[0]);
+    const nb::handle p = of[1], g = of[2], lr = of[4];
+    const auto memory = nb::cast<std::vector<nb::object>>(of[3]);
+    const auto decays = nb::cast<std::vector<double>>(of[5]);
+    const auto eps = nb::cast<double>(of[6]), weight_decay = nb::cast<double>(of[7]), step = nb::cast<double>(of[8]);
     const Rule* const rule = rule_named(name);
     if (rule == nullptr || static_cast<int>(decays.size()) != decays_of(*rule) || !PyArray_Check(p.ptr())) return false;
     const bool shared = PyFloat_Check(lr.ptr());
