@@ -1,4 +1,4 @@
-"""The tutorial's optimizers: `update(params, grads)` over dictionaries, each rule as `bnkit.tutorial` states it."""
+"""The tutorial's optimizers: `update(params, grads)` over dictionaries of arrays."""
 
 import math
 from collections.abc import Mapping, MutableMapping
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class _Optimizer:
-    """`update` adds `_change` to each parameter: in place to an array, anew in `params` for a plain number."""
+    """`update` adds `_change` to each parameter, in place for arrays. A plain number is replaced in `params`."""
 
     state: ClassVar[tuple[str, ...]] = ()
 

@@ -15,10 +15,6 @@ class Summary(NamedTuple):
     worst: Row
 
 
-def peers_of(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row["peers"]))
-
-
 def ratio(row: Row, peer: str) -> float | None:
     """The peer's time / bnkit's, or None if the peer has no figure in this row."""
     figures: dict[str, Any] = row["peers"].get(peer, {})
