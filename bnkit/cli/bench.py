@@ -14,15 +14,7 @@ from bnkit.backend import Backend, get_backend
 from bnkit.cli import bench_text, results
 from bnkit.cli.interrupts import held_on_demand
 from bnkit.cli.progress import progress
-from bnkit.cli.shared import (
-    BackendOption,
-    DataDirOption,
-    DataOption,
-    OverwriteOption,
-    as_usage,
-    need,
-    prepare,
-)
+from bnkit.cli.shared import BackendOption, DataDirOption, DataOption, OverwriteOption, as_usage, need, prepare
 from bnkit.data.files import check_target
 from bnkit.lab.benchmark import experiment, measure
 from bnkit.lab.benchmark import rows as benchmark

@@ -41,12 +41,7 @@ class EarlyStopping:
     """
 
     def __init__(
-        self,
-        monitor: str = "test_accuracy",
-        *,
-        patience: int = 5,
-        min_delta: float = 0.0,
-        restore_best: bool = False,
+        self, monitor: str = "test_accuracy", *, patience: int = 5, min_delta: float = 0.0, restore_best: bool = False
     ) -> None:
         if not isinstance(monitor, str):
             remedy = f"write EarlyStopping(patience={monitor})" if is_int(monitor) else "write 'test_accuracy'"

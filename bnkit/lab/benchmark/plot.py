@@ -10,12 +10,7 @@ from bnkit.lab.benchmark.measure import OPS
 from bnkit.lab.benchmark.rows import Row
 
 # Okabe & Ito's colours, which colour-blind readers can distinguish, and one marker for each.
-STYLES = {
-    "bnkit": ("#0072B2", "o"),
-    "torch": ("#D55E00", "s"),
-    "jax": ("#009E73", "^"),
-    "tutorial": ("#CC79A7", "D"),
-}
+STYLES = {"bnkit": ("#0072B2", "o"), "torch": ("#D55E00", "s"), "jax": ("#009E73", "^"), "tutorial": ("#CC79A7", "D")}
 OTHER = ("#000000", "v")
 LINES = ("-", "--", ":", "-.")  # one for each dtype
 

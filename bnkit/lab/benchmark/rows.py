@@ -136,7 +136,7 @@ def _rows_of(
             call = workload.op_call(backend, arrays, case, item.op)
         else:
             call = workload.layer_call(backend, arrays, case, item.op)
-        asked = peers if item.through == "function" else ()
+        rivals = peers if item.through == "function" else ()
         specification = {
             "workload": "batch_norm",
             "shape": case.shape,
@@ -145,7 +145,7 @@ def _rows_of(
             "dtype": dtype,
         }
         timing, compared = turns.by_turns(
-            call, backend, asked, specification, rounds=ROUNDS, seconds=settings.seconds / ROUNDS
+            call, backend, rivals, specification, rounds=ROUNDS, seconds=settings.seconds / ROUNDS
         )
         row = _figures(item, backend, timing, bandwidth)
         if settings.reference and (item.through == "function" or item.op in UPDATES):
