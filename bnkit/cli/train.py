@@ -57,14 +57,10 @@ def train(
     batch_size: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 100,
     seed: Annotated[str, typer.Option(help="Seed of weights, dropout and batches; with replicas, a,b,c.")] = "0",
     drop_last: Annotated[bool, typer.Option("--drop-last", help="Leave out the last batch if it is smaller.")] = False,
-    patience: Annotated[
-        int | None, typer.Option(min=1, help="Stop after this many epochs without improvement.")
-    ] = None,
+    patience: Annotated[int | None, typer.Option(min=1, help="Stop after N epochs without improvement.")] = None,
     monitor: Annotated[str, one_of(METRICS, "The metric for --patience and --restore-best")] = "test_accuracy",
     restore_best: Annotated[bool, typer.Option("--restore-best", help="Save the best epoch's network.")] = False,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="A file written in each epoch. A killed run resumes from it.")
-    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Written each epoch; a killed run resumes from it.")] = None,
     backend: BackendOption = None,
     dtype: Annotated[str, one_of(("float32", "float64"), "The dtype of the network")] = "float32",
     out: Annotated[Path, typer.Option(help="The file for the trained network.")] = Path("model.npz"),

@@ -120,7 +120,7 @@ def replace(layer: T, **changes: object) -> T:
 
 
 def part(layer: Layer, replicas: slice) -> Layer:
-    """The layer of a slice of the replicas, on the same memory; a layer without arrays itself."""
+    """The layer of a slice of the replicas, on the same memory; without arrays, the layer itself."""
     if hasattr(layer, "part"):
         result: Layer = layer.part(replicas)
         return result
