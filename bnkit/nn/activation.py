@@ -18,7 +18,11 @@ class _Activation:
 
 
 class ReLU(_Activation):
-    """max(x, 0); the gradient is dy where x is positive and dy * 0 elsewhere."""
+    """max(x, 0); the gradient is dy where x is positive and dy * 0 elsewhere.
+
+    >>> bnkit.ReLU().forward(np.array([-1.0, 2.0]), train=True)[0]
+    array([0., 2.])
+    """
 
     def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Array]:
         xp = checks.check_array("x", x).xp
@@ -32,7 +36,11 @@ class ReLU(_Activation):
 
 
 class Sigmoid(_Activation):
-    """1 / (1 + exp(-x)), without overflow."""
+    """1 / (1 + exp(-x)), without overflow.
+
+    >>> bnkit.Sigmoid().forward(np.array([-1e4, 0.0]), train=True)[0]
+    array([0. , 0.5])
+    """
 
     def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Array]:
         xp = checks.check_array("x", x).xp
@@ -47,7 +55,11 @@ class Sigmoid(_Activation):
 
 
 class Tanh(_Activation):
-    """The hyperbolic tangent of x."""
+    """The hyperbolic tangent of x.
+
+    >>> bnkit.Tanh().forward(np.array([-1e4, 0.0]), train=True)[0]
+    array([-1.,  0.])
+    """
 
     def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Array]:
         y = checks.check_array("x", x).xp.tanh(x)

@@ -10,6 +10,10 @@ class Dropout:
 
     The key (seed, layer, step) alone decides which elements become 0. Inference returns x.
     Source: Srivastava et al. 2014, section 10.
+
+        >>> y, _ = bnkit.Dropout(0.5).forward(np.ones(1000, np.float32), train=True, key=(0, 1, 0))
+        >>> np.unique(y)
+        array([0., 2.], dtype=float32)
     """
 
     identity_in_inference = True

@@ -66,7 +66,7 @@ class Stream:
 def source(
     model: MLP, data: Any, batch_size: int | None, seed: int, *, drop_last: bool = False
 ) -> tuple[Rows | Stream, tuple[Array, ...]]:
-    """The batches of `data`, and its test set (x, t) or (). All is checked before training."""
+    """The batches of `data`, and its test set (x, t) or (), after all checks."""
     if isinstance(data, list) and len(data) in (2, 4) and all(hasattr(a, "shape") for a in data):
         names = "(x, t)" if len(data) == 2 else "Dataset(x_train, t_train, x_test, t_test)"
         raise TypeError(f"data must be a tuple of arrays, got a list of {len(data)} arrays; pass {names}")
@@ -113,7 +113,7 @@ def test_set(model: MLP, test: object) -> Batch:
 
 
 def _take(model: MLP, a: Array, rows: np.ndarray) -> Array:
-    """The chosen rows of an array on the backend, or of a memory map, on the backend."""
+    """These rows of an array of the backend or of a memory map, on the backend."""
     if is_mapped(a):
         return model.backend.asarray(np.asarray(np.take(a, rows, axis=0)))
     return model.backend.xp.take(a, model.backend.asarray(rows), axis=0)

@@ -53,7 +53,7 @@ class Epoch(NamedTuple):
 
 
 def train_epoch(run: Run, number: int, step: int) -> Epoch:
-    """Train epoch `number`, which begins at update `step`. Large replicas train in the threads of the backend."""
+    """Train epoch `number`, which begins at update `step`. Replicas with enough work share the backend's threads."""
     model = run.model
     cuts: list[slice] = []
     if isinstance(run.source, Rows) and model.replicas is not None and type(model) is MLP:  # subclasses may hold more

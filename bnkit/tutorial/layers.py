@@ -20,6 +20,11 @@ class BatchNormalization:
     """Batch normalization of (N, D) or (N, C, H, W); gamma, beta and the running arrays are (D,) or (C*H*W,).
 
     The computation is in float64. Results have the dtype of NumPy's arithmetic with the arguments.
+
+        >>> norm = bnkit.tutorial.BatchNormalization(np.ones(2), np.zeros(2))
+        >>> norm.forward(np.array([[1.0, 2.0], [3.0, 6.0]])).round(3)
+        array([[-1., -1.],
+               [ 1.,  1.]])
     """
 
     def __init__(

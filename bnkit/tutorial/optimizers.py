@@ -36,7 +36,13 @@ class _Optimizer:
 
 
 class SGD(_Optimizer):
-    """p -= lr g."""
+    """p -= lr g.
+
+    >>> params = {"W1": np.ones(2)}
+    >>> bnkit.tutorial.SGD(lr=0.5).update(params, {"W1": np.ones(2)})
+    >>> params["W1"]
+    array([0.5, 0.5])
+    """
 
     def __init__(self, lr: float = 0.01) -> None:
         super().__init__(lr)

@@ -25,7 +25,11 @@ LAYOUTS = ("flat", "NCHW", "NHWC", "replicas")
 
 
 class Case(NamedTuple):
-    """An input of batch norm: its shape, and the axis that its parameters follow."""
+    """An input of batch norm: its shape, and the axis that its parameters follow.
+
+    >>> bnkit.measure.Case((32, 64, 56, 56), 1).name
+    'NCHW 32x64x56x56'
+    """
 
     shape: tuple[int, ...]
     axis: int | tuple[int, ...]
@@ -116,8 +120,7 @@ def bytes_moved(op: str, case: Case, itemsize: int, *, one_read: bool = True) ->
 
     With a residual, x does not show where the ReLU was active, so the op keeps one bit for each element.
 
-        >>> from bnkit.lab.benchmark.measure import Case, bytes_moved
-        >>> bytes_moved("train", Case((100, 100), 1), itemsize=4)
+        >>> bnkit.measure.bytes_moved("train", bnkit.measure.Case((100, 100), 1), itemsize=4)
         80000
     """
     check_choice("op", op, (*OPS, *UPDATES))
@@ -149,8 +152,7 @@ def sample(
     elapsed(call, repeat): the seconds of `repeat` calls, such as `Backend.elapsed`. Reading the clock also takes time,
     so a call below 0.1 ms runs several times between two readings, and the sample is the mean.
 
-        >>> from bnkit.lab.benchmark import measure
-        >>> len(measure.sample(lambda: sum(range(9)), seconds=0, least=5))
+        >>> len(bnkit.measure.sample(lambda: sum(range(9)), seconds=0, least=5))
         5
     """
     if warm_up:
@@ -165,7 +167,11 @@ def sample(
 
 
 def summarize(times: Sequence[float]) -> Timing:
-    """The median and the quartiles of `times`."""
+    """The median and the quartiles of `times`.
+
+    >>> bnkit.measure.summarize([1.0, 2.0, 3.0])
+    Timing(median=2.0, low=1.5, high=2.5)
+    """
     if len(times) == 1:
         return Timing(times[0], times[0], times[0])
     low, median, high = statistics.quantiles(times, n=4, method="inclusive")
