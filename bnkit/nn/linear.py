@@ -13,8 +13,8 @@ class Linear:
     """y = x @ weight + bias, where weight is (inputs, outputs), or (replicas, inputs, outputs).
 
     x is (rows, inputs), which replicas may share, or (replicas, rows, inputs). init: "he", "xavier" or a standard
-    deviation. init and seed may be one value for each replica. layer: the number of the layer, from which with the seed
-    its weights are drawn. The bias starts at 0. dtype: "float32" or "float64".
+    deviation. init and seed may be one value for each replica. layer: the layer's number in the network, which decides
+    the weights together with the seed. The bias starts at 0. dtype: "float32" or "float64".
 
         >>> x = np.ones((32, 64), np.float32)
         >>> y, cache = bnkit.Linear(64, 10, seed=1).forward(x, train=True)

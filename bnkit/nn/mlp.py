@@ -173,7 +173,7 @@ class MLP:
     def loss_and_grads(self, x: Array, t: Array, *, step: int = 0) -> tuple[Array, Arrays]:
         """The loss of a training step, and the gradients by the names of `params`. The running statistics move.
 
-        (seed, layer, step) decides the dropout. With replicas, the loss is one for each.
+        (seed, layer, step) decides the dropout. With replicas there is one loss for each.
 
             >>> model, data = bnkit.MLP((64, 20, 10), seed=0), bnkit.data.load("synthetic")
             >>> optimizer = bnkit.optim.SGD(lr=0.1)

@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(threads, 2)
         dlogits[row * classes + c] = narrow<T>((exponential(shifted) * scale - weight) * static_cast<A>(mean));
     }
     loss = sum_over_warp(loss);
-    // A NaN logit with weight 0 makes the loss NaN too: the sum of powers is NaN for every class with a weight.
+    // A NaN logit with weight 0 makes the loss NaN too, by log_powers in the term of every class with a weight.
     if (lane == 0) row_losses[row] = loss;
 }
 

@@ -50,7 +50,7 @@ struct Plan {
     Shape shape;
     Rows rows;
     index elements, columns;  // of a group; a channel of runs is one column
-    index width, units;       // columns of a unit, which the last unit of a group may lack; units of all groups
+    index width, units;       // columns of a unit, fewer in the last unit of a group; units of all groups
     index parts;              // tasks: of one unit if there are sums, else of all rows
     index shares;             // tasks that finish the sums of a divided unit
     bool parallel_units;      // each unit is a task

@@ -9,6 +9,7 @@ from bnkit.backend import Backend
 from bnkit.lab.benchmark import measure, turns, workload
 from bnkit.lab.benchmark.measure import LAYOUTS, OPS, UPDATED, UPDATES, Case, Timing
 from bnkit.lab.benchmark.peers import Peer
+from bnkit.lab.benchmark.workload import Arrays
 from bnkit.lab.experiments import weight_scale
 
 Row = dict[str, Any]
@@ -111,52 +112,45 @@ def run(
     A peer whose process has ended has no further figures; its rows hold the reason.
     """
     for (case, dtype), group in itertools.groupby(items, key=lambda item: item[:2]):
-        yield from _rows_of(case, dtype, list(group), settings, backend, peers, bandwidth, on_start)
+        arrays = workload.arrays(backend, case, dtype)
+        for item in group:
+            on_start(item)
+            yield _row(item, arrays, settings, backend, peers, bandwidth)
+        del arrays  # before the next case allocates
 
 
-def _rows_of(
-    case: Case,
-    dtype: str,
-    items: list[Item],
-    settings: Settings,
-    backend: Backend,
-    peers: Sequence[Peer],
-    bandwidth: float,
-    on_start: Callable[[Item], None],
-) -> Iterator[Row]:
-    """Measure one case. The return frees its arrays before the next case allocates."""
-    arrays = workload.arrays(backend, case, dtype)
-    for item in items:
-        on_start(item)
-        if item.op in UPDATES:
-            call = workload.update_call(backend, arrays, item.op)
-        elif item.through == "function":
-            call = workload.function_call(arrays, case, item.op)
-        elif item.through == "op":
-            call = workload.op_call(backend, arrays, case, item.op)
+def _row(
+    item: Item, arrays: Arrays, settings: Settings, backend: Backend, peers: Sequence[Peer], bandwidth: float
+) -> Row:
+    case, op = item.case, item.op
+    public, update = item.through == "function", op in UPDATES
+    if update:
+        call = workload.update_call(backend, arrays, op)
+    elif public:
+        call = workload.function_call(arrays, case, op)
+    elif item.through == "op":
+        call = workload.op_call(backend, arrays, case, op)
+    else:
+        call = workload.layer_call(backend, arrays, case, op)
+    specification = {"shape": case.shape, "axis": case.axis, "op": op, "dtype": item.dtype}
+    timing, compared = turns.by_turns(
+        call,
+        backend,
+        peers if public else (),
+        {"workload": "batch_norm", **specification},
+        rounds=ROUNDS,
+        seconds=settings.seconds / ROUNDS,
+    )
+    row = _figures(item, backend, timing, bandwidth)
+    if settings.reference and (public or update):
+        if update:
+            slow = workload.update_call(backend, arrays, op, by_reference=True)
         else:
-            call = workload.layer_call(backend, arrays, case, item.op)
-        rivals = peers if item.through == "function" else ()
-        specification = {
-            "workload": "batch_norm",
-            "shape": case.shape,
-            "axis": case.axis,
-            "op": item.op,
-            "dtype": dtype,
-        }
-        timing, compared = turns.by_turns(
-            call, backend, rivals, specification, rounds=ROUNDS, seconds=settings.seconds / ROUNDS
-        )
-        row = _figures(item, backend, timing, bandwidth)
-        if settings.reference and (item.through == "function" or item.op in UPDATES):
-            if item.op in UPDATES:
-                slow = workload.update_call(backend, arrays, item.op, by_reference=True)
-            else:
-                slow = workload.reference_call(backend, arrays, case, item.op)
-            median = measure.summarize(_samples(slow, backend, settings.seconds)).median
-            row["reference"] = {"median_us": median * 1e6, "ratio": median / timing.median}
-        row["peers"] = compared
-        yield row
+            slow = workload.reference_call(backend, arrays, case, op)
+        median = measure.summarize(_samples(slow, backend, settings.seconds)).median
+        row["reference"] = {"median_us": median * 1e6, "ratio": median / timing.median}
+    row["peers"] = compared
+    return row
 
 
 def _samples(call: Callable[[], object], backend: Backend, seconds: float) -> list[float]:
