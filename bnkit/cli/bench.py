@@ -79,7 +79,7 @@ def bench(
         if of_batch_norm or not names:
             chosen = benchmark.chosen_cases(known, of_batch_norm, _list(layouts, "layouts"), quick=quick)
         elif plot is not None:
-            raise ValueError("plot must be left out where no case of batch norm is measured")
+            raise ValueError("plot must be left out if no case of batch norm is measured")
         settings = Settings(
             cases=tuple(case.name for case in chosen),
             ops=_among(ops, "ops", [*measure.OPS, *measure.UPDATES]) or tuple(measure.OPS),
@@ -93,7 +93,7 @@ def bench(
         )
         benchmark.check_updates(settings)
         if plot is not None and not any(op in measure.OPS for op in settings.ops):
-            raise ValueError("plot must be left out where no op of batch norm is measured")
+            raise ValueError("plot must be left out if no op of batch norm is measured")
         _check_peers(settings, device)
     for peer in settings.against:
         check_installed(peer)
