@@ -11,7 +11,7 @@ from bnkit.lab.benchmark.measure import OPS, Case, Op
 from bnkit.lab.benchmark.peers.batch_norm import Calls
 from bnkit.lab.benchmark.peers.batch_norm_torch import EPS, MOMENTUM, Tensors, autograd_backward
 
-# By default a backward frees its inputs, so it could run only once after each forward.
+# By default a compiled backward may overwrite the saved tensors, so it could run only once for each forward.
 torch._functorch.config.donated_buffer = False
 
 
