@@ -123,10 +123,10 @@ class MLP:
     def accuracy(self, x: Array, t: Array) -> Array:
         """The share of rows whose largest logit is that of the label, in inference; NaN if a logit is NaN."""
         x, t = self.prepare(x, t)
-        correct: Array = 0.0
+        right: Array = 0.0
         for logits, target in self._inference(x, t):
-            correct = correct + self._correct(logits, target)
-        return correct / x.shape[-2]
+            right = right + self._right(logits, target)
+        return right / x.shape[-2]
 
     def finite(self) -> Array:
         """Whether all parameters are finite: a bool of shape () or (replicas,).
@@ -147,12 +147,12 @@ class MLP:
         """
         x, t = self.prepare(x, t)
         loss: Array = 0.0
-        correct: Array = 0.0
+        right: Array = 0.0
         for logits, target in self._inference(x, t):
             loss = loss + self.backend.softmax_cross_entropy(logits, target)[0] * logits.shape[-2]
-            correct = correct + self._correct(logits, target)
+            right = right + self._right(logits, target)
         rows = x.shape[-2]
-        return loss / rows + self._penalty(), correct / rows
+        return loss / rows + self._penalty(), right / rows
 
     def _inference(self, x: Array, t: Array) -> Iterator[tuple[Array, Array]]:
         """The logits and targets of prepared rows, block by block."""
@@ -161,13 +161,13 @@ class MLP:
             block = slice(start, min(start + _BLOCK, x.shape[-2]))
             yield self.predict(x[..., block, :]), t[..., block] if labels else t[..., block, :]
 
-    def _correct(self, logits: Array, t: Array) -> Array:
+    def _right(self, logits: Array, t: Array) -> Array:
         """The number of correctly classified rows, float64; NaN if a logit is NaN."""
         xp = self.backend.xp
         labels = xp.astype(t if checks.kind_of(t) == "integer" else xp.argmax(t, axis=-1), xp.int64)
-        correct = xp.astype(xp.argmax(logits, axis=-1) == labels, xp.float64)
+        right = xp.astype(xp.argmax(logits, axis=-1) == labels, xp.float64)
         largest = xp.max(logits, axis=-1)  # NaN if a logit is NaN
-        return xp.sum(xp.where(xp.isnan(largest), xp.astype(largest, xp.float64), correct), axis=-1)
+        return xp.sum(xp.where(xp.isnan(largest), xp.astype(largest, xp.float64), right), axis=-1)
 
     @quiet
     def loss_and_grads(self, x: Array, t: Array, *, step: int = 0) -> tuple[Array, Arrays]:

@@ -80,7 +80,7 @@ def _train(run: Run, number: int, step: int) -> Epoch:
     """
     model, xp = run.model, run.model.backend.xp
     loss: Array = 0.0
-    survived: Array = 0  # updates until the sum of the losses became infinite or NaN; it stays so
+    survived: Array = 0  # updates before the sum of the losses became infinite or NaN, which it then stays
     steps = rows = 0
     for x, t in run.source.epoch(number, model):
         batch_loss, grads = model.loss_and_grads(x, t, step=step + steps)
