@@ -57,9 +57,7 @@ template <Rule rule, typename A> void run(const OptimizerStep<A>& call) {
             move<rule>(call.p + i, call.g + i, from(call.first, i), from(call.second, i), next - i, lr, keep, factors);
         }
     };
-    using Work = decltype(work);
-    const auto do_part = [](const void* context, index part) { (*static_cast<const Work*>(context))(part); };
-    parallel_for((size + each - 1) / each, false, do_part, &work);
+    in_parallel((size + each - 1) / each, work);
 }
 
 template <typename A> void choose(Rule rule, const OptimizerStep<A>& call) {

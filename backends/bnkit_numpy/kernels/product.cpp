@@ -176,9 +176,7 @@ template <typename A> void product(const Product<A>& call) {
         const index from = group * call.replicas / groups, to = (group + 1) * call.replicas / groups;
         Task<A>(call, stop - first)(first, stop, from, to, good.data() + range, ranges);
     };
-    using Work = decltype(work);
-    const auto do_task = [](const void* context, index task) { (*static_cast<const Work*>(context))(task); };
-    parallel_for(groups * ranges, false, do_task, &work);
+    in_parallel(groups * ranges, work);
     for (index i = 0; i < call.replicas * ranges; ++i) call.done[i / ranges] &= good.data()[i];
 }
 

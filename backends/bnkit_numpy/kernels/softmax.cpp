@@ -59,8 +59,7 @@ template <typename S> void softmax_cross_entropy(const SoftmaxCrossEntropy<S>& c
             losses[r] = rows(r, exponentials.data());
         }
     };
-    using Work = decltype(work);
-    parallel_for(parts, false, [](const void* context, index i) { (*static_cast<const Work*>(context))(i); }, &work);
+    in_parallel(parts, work);
     for (index g = 0; g < call.groups; ++g) {
         double sum = 0;
         for (index r = 0; r < call.rows; ++r) sum += losses[g * call.rows + r];

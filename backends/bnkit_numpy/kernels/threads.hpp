@@ -18,4 +18,11 @@ int get_threads();
 // finished its range helps the others. An exception of a task is thrown again after all threads have left the loop.
 void parallel_for(index count, bool backwards, void (*work)(const void* context, index i), const void* context);
 
+// parallel_for with a callable. It is static, because each SIMD level needs its copy.
+template <typename Work> static inline void in_parallel(index count, const Work& work, bool backwards = false) {
+    if (count == 1) return work(0);
+    const auto call = [](const void* context, index i) { (*static_cast<const Work*>(context))(i); };
+    parallel_for(count, backwards, call, &work);
+}
+
 }  // namespace bnkit

@@ -21,12 +21,6 @@ namespace bnkit {
 namespace BNKIT_LEVEL {
 namespace {
 
-template <typename Work> void in_parallel(index count, const Work& work, bool backwards = false) {
-    if (count == 1) return work(0);
-    const auto call = [](const void* context, index i) { (*static_cast<const Work*>(context))(i); };
-    parallel_for(count, backwards, call, &work);
-}
-
 template <typename Work> void for_each_unit(const Frame& frame, const Work& work) {
     const auto call = [&](index u) { work(frame.unit(u)); };
     if (frame.plan.parallel_units) return in_parallel(frame.plan.units, call);
