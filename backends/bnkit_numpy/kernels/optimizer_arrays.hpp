@@ -1,4 +1,4 @@
-// An optimizer's step on NumPy arrays, if one look tells that the kernel can take them.
+// An optimizer step on NumPy arrays, if the kernel supports them.
 #pragma once
 
 #include <cmath>
@@ -23,13 +23,13 @@ inline const Rule* rule_named(const char* name) {
     return nullptr;
 }
 
-// Whether the first and the second share memory; both are contiguous.
+// Whether two contiguous arrays share memory.
 inline bool meet(PyArrayObject* a, PyArrayObject* b) {
     const char *from = PyArray_BYTES(a), *other = PyArray_BYTES(b);
     return from < other + PyArray_NBYTES(b) && other < from + PyArray_NBYTES(a);
 }
 
-// The arrays of a step: p, g, the memories, and the rates where there are any.
+// The arrays of a step: p, g, the state arrays, and the rates if there are any.
 template <typename A> class StepArrays {
   public:
     StepArrays(nb::handle p, nb::handle g, const std::vector<nb::object>& memory, nb::handle rates) {
@@ -44,7 +44,7 @@ template <typename A> class StepArrays {
                 PyArray_DIM(all_.back(), 0) == PyArray_DIM(all_[0], 0);
     }
 
-    // All are C contiguous, aligned, of one type, apart from each other, and writeable where they will be written.
+    // Whether all are C contiguous, aligned, of one type, without overlap, and writeable if they will be written.
     bool good() const {
         for (std::size_t i = 0; good_ && i < all_.size(); ++i) {
             for (std::size_t j = 0; j < i; ++j) {
@@ -72,7 +72,7 @@ template <typename A> class StepArrays {
     bool good_ = true, rates_ = false;
 };
 
-// `call` with these arrays; false, with nothing written, where the step is the reference's to do or to refuse.
+// Sets the arrays of `call`; returns false if the reference must do or refuse the step.
 template <typename A>
 bool fill(OptimizerStep<A>& call, Rule rule, const StepArrays<A>& arrays, std::size_t memories) {
     if (static_cast<int>(memories) != memories_of(rule) || !arrays.good() || arrays.size() == 0) return false;
