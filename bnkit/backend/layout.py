@@ -50,7 +50,10 @@ def reshape(xp: Any, a: Array, shape: tuple[int, ...]) -> Array:
 def contiguous(xp: Any, a: Array, shape: tuple[int, ...]) -> Array:
     """`a` in this shape, C contiguous and aligned, as a kernel reads it; a copy only where it is not so already."""
     a = reshape(xp, a, shape)
-    return xp.array(a, order="C") if is_contiguous(a) is False else a
+    flags = getattr(a, "flags", None)
+    if flags is None or (flags.c_contiguous and getattr(flags, "aligned", True)):
+        return a
+    return xp.array(a, order="C")
 
 
 def is_contiguous(a: Array) -> bool | None:

@@ -11,7 +11,7 @@ from bnkit.backend.messages import shown
 from bnkit.nn.activation import ReLU
 from bnkit.nn.buffers import Buffers
 from bnkit.nn.layer import Arrays, Layer, call_text, computes_as, replace, views
-from bnkit.norm import arguments
+from bnkit.norm import arguments, fast
 from bnkit.norm.batch_norm import batch_norm, batch_norm_backward
 from bnkit.norm.cache import BatchNormCache, any_elements
 from bnkit.norm.synchronous import Reduce
@@ -159,7 +159,7 @@ class BatchNorm:
         out: Array | None = None,
     ) -> tuple[Array, BatchNormCache]:
         checks.check_bool("train", train)
-        if not self._fits(x):
+        if not fast.fits(x, self.axis, self.features[0], self.dtype):
             owner(x, "x")
             arguments.check_input(x, self.axis, self.features, self.dtype)
         count: Any = self.state.get("count")
@@ -200,17 +200,6 @@ class BatchNorm:
         if moves and count is not None and (0 not in x.shape or (self.reduce is not None and any_elements(cache))):
             count[...] = count.item() + 1  # `+= 1` takes ten times as long
         return y, cache
-
-    def _fits(self, x: Array) -> bool:
-        """Whether one look tells that x is as the layer takes it; False says nothing."""
-        axis = self.axis
-        return (
-            type(x) is np.ndarray
-            and type(axis) is int
-            and -x.ndim <= axis < x.ndim
-            and x.shape[axis] == self.features[0]
-            and dtype_name(x) == self.dtype
-        )
 
     def backward(self, dy: Array, cache: BatchNormCache) -> Any:
         """(dx, {"gamma": …, "beta": …}), and after a forward with a residual (dx, grads, dresidual).

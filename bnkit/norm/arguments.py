@@ -115,14 +115,13 @@ def check_input(x: Array, axis: int | tuple[int, ...], features: tuple[int, ...]
         raise ValueError(f"x must have {features} features at axis {axis}, got shape {tuple(x.shape)}")
 
 
-def check_parameter(name: str, array: Array | None, x: Array, layout: Layout, *, wider: bool = False) -> None:
-    """The shape and dtype of a parameter or running array follow from x. With `wider` it may also be float64."""
+def check_parameter(name: str, array: Array | None, of_x: str, layout: Layout, *, wider: bool = False) -> None:
+    """A parameter or running array has the shape of `layout` and fits data of dtype `of_x`, or is float64 (`wider`)."""
     if array is None:
         return
     if tuple(array.shape) != layout.parameters:
         raise ValueError(f"{name} must have shape {layout.parameters}, got {tuple(array.shape)}")
-    dtype, of_x = dtype_name(array), dtype_name(x)
-    expected = parameter_dtype(of_x)
+    dtype, expected = dtype_name(array), parameter_dtype(of_x)
     if dtype != expected and not (wider and dtype == "float64"):
         also = " or float64" if wider and expected == "float32" else ""
         raise TypeError(f"{name} must be {expected}{also} for {of_x} x, got {dtype}; convert it")
@@ -136,8 +135,9 @@ def check_parameters(x: Array, layout: Layout, parameters: Mapping[str, Array | 
         raise ValueError(f"running_mean and running_var must come both or neither, got None for {missing}; pass both")
     if mean is None and not train:
         raise ValueError("train=False needs running_mean and running_var, got None; pass them, or train=True")
+    of_x = dtype_name(x)
     for name, array in parameters.items():
-        check_parameter(name, array, x, layout, wider=name.startswith("running"))
+        check_parameter(name, array, of_x, layout, wider=name.startswith("running"))
     if mean is None or var is None:
         return False
     if dtype_name(mean) != dtype_name(var):

@@ -1,7 +1,7 @@
 """batch_norm() and its backward: prepare the call, choose its variant, compute.
 
-`fast.prepare` or `call.prepare` makes an immutable record of the checked arguments. Each variant is one function from
-this record to y and the cache.
+`prepare` makes an immutable record of the checked arguments. Each variant is one function from this record to y and the
+cache. A plain call of dense arrays takes the fast path, which does the same by one look at the arrays.
 """
 
 from collections.abc import Callable
@@ -93,13 +93,32 @@ def batch_norm(
     Source: Ioffe & Szegedy 2015, algorithms 1 and 2; Ioffe 2017, algorithm 1; Rota Bulò et al. 2018, section 3.1.
     """
     arguments.check_options(train, decay, eps, correction, activation, ghost, reduce, renorm, in_place)
-    arrays = (x, gamma, beta, running_mean, running_var, train, axis, decay, eps, correction)
     if mask is None and ghost is None and reduce is None and renorm is None and not in_place:
-        call = fast.prepare(*arrays, residual, activation, out)
-        if call is not None:
-            y, cache = plain.train(call) if train else plain.infer(call)
-            return (reshape(call.backend.xp, y, x.shape) if out is None else out), cache
-    call = prepare(*arrays, mask, residual, activation, ghost, reduce, renorm, in_place, out)
+        result = fast.forward(
+            x, gamma, beta, running_mean, running_var, train, axis, decay, eps, correction, residual, activation, out
+        )
+        if result is not None:
+            return result
+    call = prepare(
+        x,
+        gamma,
+        beta,
+        running_mean,
+        running_var,
+        train,
+        axis,
+        decay,
+        eps,
+        correction,
+        mask,
+        residual,
+        activation,
+        ghost,
+        reduce,
+        renorm,
+        in_place,
+        out,
+    )
     y, cache = choose(call)(call)
     for running, moved in call.copied:
         running[...] = call.backend.xp.reshape(moved, running.shape)
@@ -130,13 +149,15 @@ def batch_norm_backward(dy: Array, cache: BatchNormCache, *, out: Array | None =
     """
     check_cache(cache)
     backend, layout, xp = cache.backend, cache.layout, cache.backend.xp
-    views = fast.backward_views(cache, dy, out)
-    if views is None:
+    result = fast.backward(cache, dy, out)
+    if result is None:
         _check_backward(dy, cache, out)
-        views = layout.view(xp, dy), None if cache.segments else view_of_out(out, layout, backend)
-    grads = ghost_batches.backward(cache, views[0]) if cache.segments else plain.backward(cache, *views)
+        dy_view, out_view = layout.view(xp, dy), None if cache.segments else view_of_out(out, layout, backend)
+        grads = ghost_batches.backward(cache, dy_view) if cache.segments else plain.backward(cache, dy_view, out_view)
+    else:
+        grads, out_view = result
     return BatchNormGrads(
-        _result(layout, grads.dx, views[1], out, xp),
+        _result(layout, grads.dx, out_view, out, xp),
         None if cache.gamma is None else reshape(xp, grads.dgamma, layout.parameters),
         None if cache.beta is None else reshape(xp, grads.dbeta, layout.parameters),
         None if grads.dresidual is None else layout.restore(xp, grads.dresidual),

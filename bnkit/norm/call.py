@@ -79,7 +79,7 @@ def prepare(
     if out is not None:
         checks.check_out(out, x, backend)
     arguments.check_memory(x, others, backend, moves=train and tracked, over_x=in_place_ or not train)
-    segments = segments_of(layout, x.shape[layout.batch], ghost) if train else ()
+    segments = segments_of(layout, x.shape[layout.batch], ghost) if train and ghost is not None else ()
     if train and tracked and mask is None and reduce is None:
         arguments.check_enough(segments, layout, correction)
     if renorm is not None and train and not tracked:
@@ -127,7 +127,7 @@ def prepare(
 def has_wide_statistics(call: Call) -> bool:
     """Whether the running arrays are float64 and those that an op moves are float32."""
     mean = call.args.running_mean
-    return mean is not None and dtype_name(mean) != checks.parameter_dtype(dtype_name(call.x))
+    return mean is not None and dtype_name(mean) == "float64" and dtype_name(call.x) != "float64"
 
 
 def view_of_out(out: Array | None, layout: Layout, backend: Backend) -> Array | None:

@@ -15,7 +15,7 @@ Source: the chain rule; what PyTorch's `batchnorm_double_backward` computes.
 from typing import Any, NamedTuple
 
 from bnkit import reference
-from bnkit.backend import Array, checks
+from bnkit.backend import Array, checks, dtype_name
 from bnkit.backend.layout import contiguous, reshape
 from bnkit.norm import arguments
 from bnkit.norm.batch_norm import check_cache
@@ -63,7 +63,7 @@ def batch_norm_double_backward(
     for name, array in {"dy": dy, **{k: v for k, v in big.items() if v is not None}}.items():
         checks.check_like(name, array, cache.x)
     for name, array in small.items():
-        arguments.check_parameter(name, array, cache.x, cache.layout)
+        arguments.check_parameter(name, array, dtype_name(cache.x), cache.layout)
         if array is not None and (cache.gamma if name == "ddgamma" else cache.beta) is None:
             raise ValueError(f"{name} must be None where batch_norm was given no {name[2:]}; leave it out")
     if ddresidual is not None and not cache.has_residual:
