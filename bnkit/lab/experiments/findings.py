@@ -4,13 +4,14 @@ import dataclasses
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from bnkit.lab.experiments.records import Record
+from bnkit.lab.experiments.settings import Settings
 
-# Okabe & Ito's colours, which colour-blind readers can tell apart; the dashes serve the rest. What stands in two charts
-# looks the same in both, so a style is named by what is shown.
-# The dashes are lengths of strokes and gaps in line widths, none for a solid line.
+# Okabe & Ito's colours, which colour-blind readers can distinguish; the dashes serve everyone else. A style has the
+# name of what it shows, so that a series looks the same in every chart. The dashes are lengths of strokes and gaps in
+# line widths, none for a solid line.
 STYLES: dict[str, tuple[str, tuple[float, ...]]] = {
     "batch norm": ("#0072B2", ()),
     "plain": ("#D55E00", (4, 2)),
@@ -121,7 +122,7 @@ class Findings:
     too_short: str = ""
 
 
-def is_published(settings: Any) -> bool:
+def is_published(settings: Settings) -> bool:
     """Whether all but the seeds and where it is run is as published, which is an experiment's defaults on MNIST."""
     return bool(dataclasses.replace(settings, data_dir=None, backend=None, seeds=3) == type(settings)(data="mnist"))
 

@@ -7,8 +7,8 @@ import pytest
 
 import bnkit
 from bnkit.lab.experiments import learning_rate
-from bnkit.lab.experiments import learning_rate_networks as networks
 from bnkit.lab.experiments.learning_rate import PAPER, PUBLISHED, Settings
+from bnkit.lab.experiments.learning_rate import parts as networks
 
 SMALL = Settings(
     data="synthetic",

@@ -2,15 +2,40 @@
 
 import statistics
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from bnkit.lab.experiments import QUESTIONS
-from bnkit.lab.experiments.findings import KINDS, Chart, Findings, Panel, Row, Table, Verdict, diverged, line, row
+from bnkit.lab.experiments.drawing import draw
+from bnkit.lab.experiments.findings import (
+    KINDS,
+    Chart,
+    Findings,
+    Panel,
+    Row,
+    Table,
+    Verdict,
+    diverged,
+    is_published,
+    line,
+    row,
+)
+from bnkit.lab.experiments.overfitting.settings import (
+    ALL,
+    ALL_HIGH,
+    CASES,
+    DECAY,
+    DROPOUT,
+    NORM,
+    NORM_DROPOUT,
+    NORM_HIGH,
+    PLAIN,
+    Settings,
+)
 from bnkit.lab.experiments.records import Record
 
-PLAIN, DROPOUT, DECAY = "none", "dropout", "weight decay"
-NORM, NORM_HIGH, NORM_DROPOUT = "batch norm", "batch norm, high lr", "batch norm and dropout"
-ALL, ALL_HIGH = "batch norm of all rows", "batch norm of all rows, high lr"
-CASES = (PLAIN, DROPOUT, DECAY, NORM, NORM_HIGH, NORM_DROPOUT, ALL, ALL_HIGH)
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 SOURCE = "the tutorial's own code, mean of 3 seeds"
 # Accuracy at the last epoch: train, test, and the gap between them.
 PUBLISHED = {
@@ -26,10 +51,9 @@ LEARNT = 0.95  # the mean accuracy on the training rows from which a network can
 HALF = 0.5
 
 
-def findings(records: list[Record], *, published: bool) -> Findings:
-    """published: whether the records are of the published setting."""
+def findings(records: list[Record], settings: Settings) -> Findings:
     verdicts = (_at_published(records), _running(records), _dropout(records), _noise(records), _search(records))
-    tables = (_table(records, published), _statistics(records), _searched(records))
+    tables = (_table(records, is_published(settings)), _statistics(records), _searched(records))
     return Findings(QUESTIONS["overfitting"], charts(records), tables, verdicts)
 
 
@@ -53,6 +77,10 @@ def charts(records: list[Record]) -> tuple[Chart, ...]:
     title = "The search: test accuracy at the end"
     search = Chart(title, "learning rate", "test accuracy", tuple(cells), columns=3, log_x=True, y_range=(0.0, 1.0))
     return courses, search
+
+
+def plot(records: list[Record]) -> "Figure":
+    return draw(charts(records))
 
 
 def _final(records: list[Record], case: str) -> list[Record]:

@@ -1,22 +1,11 @@
-"""Does batch norm allow larger learning rates, and so faster learning? Udacity's batch-norm lesson, and the paper.
-
-Three hidden layers of 100 units are trained on MNIST by plain gradient descent, at three learning rates, from good and
-from bad initial weights, with ReLU and with sigmoid, each with and without batch norm from the same weights and on the
-same batches; and the paper's networks of its figure 1 besides. The networks of one kind and seed are the replicas of
-one program; those whose weights are all NaN are left out of it from then on.
-"""
+"""The tables of the learning-rate lesson and the paper's figure beside the measured ones, and their claims."""
 
 import dataclasses
-import functools
-import itertools
-import os
 import statistics
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from bnkit.backend import checks
-from bnkit.lab.experiments import QUESTIONS, learning_rate_networks, parts, training
+from bnkit.lab.experiments import QUESTIONS
 from bnkit.lab.experiments.drawing import draw
 from bnkit.lab.experiments.findings import (
     KINDS,
@@ -32,34 +21,21 @@ from bnkit.lab.experiments.findings import (
     line,
     row,
 )
-from bnkit.lab.experiments.judging import judged
+from bnkit.lab.experiments.learning_rate.settings import PAPER, PUBLISHED, Cell, Settings
 from bnkit.lab.experiments.records import Record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SOURCE = "Udacity deep-learning, Batch_Normalization_Lesson.ipynb, one run"
 RERUN = "an independent rerun of the paper's network, one run"
 TOLERANCE = 0.01  # one run against three: a percent of accuracy is what seeds leave open
-# Test accuracy by initial scale, learning rate and activation: plain, with batch norm.
-PUBLISHED = {
-    (0.05, 0.01, "relu"): (0.9748, 0.9803),
-    (0.05, 0.01, "sigmoid"): (0.8271, 0.9732),
-    (0.05, 1.0, "relu"): (0.0980, 0.9834),
-    (0.05, 1.0, "sigmoid"): (0.9752, 0.9812),
-    (0.05, 2.0, "relu"): (0.1010, 0.9827),
-    (0.05, 2.0, "sigmoid"): (0.9782, 0.9782),
-    (5.0, 0.01, "relu"): (0.0980, 0.7990),
-    (5.0, 0.01, "sigmoid"): (0.2270, 0.8527),
-    (5.0, 1.0, "relu"): (0.1135, 0.9208),
-    (5.0, 1.0, "sigmoid"): (0.8957, 0.9505),
-    (5.0, 2.0, "relu"): (0.0980, 0.9054),
-    (5.0, 2.0, "sigmoid"): (0.9066, 0.9583),
-}
 EARLY = 2000
 PUBLISHED_EARLY = {
     (0.05, 0.01, "relu"): (0.8262, 0.9525),
     (0.05, 1.0, "sigmoid"): (0.9227, 0.9463),
     (0.05, 2.0, "sigmoid"): (0.9360, 0.9524),
 }
-PAPER = (0.05, 0.5, "sigmoid")
 PUBLISHED_PAPER = {PAPER: (0.9769, 0.980)}
 # Of another run of the lesson, by others: cell, batch norm.
 RERUNS = {((5.0, 1.0, "relu"), True): 0.1010, ((5.0, 2.0, "relu"), True): 0.1010}
@@ -70,72 +46,6 @@ APART = 0.05  # a range of the seeds from which one run more may lie well outsid
 ALIKE = 0.005  # accuracies that are no further apart count as the same
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What is run; the defaults are the lesson's, but for the dataset and the number of seeds.
-
-    cells: initial scale, learning rate and activation of each network. epochs: passes over the training images, each
-    of as many updates as there are whole batches. measured: after how many updates, as far as there are so many.
-    """
-
-    data: str = "digits"
-    data_dir: str | None = None
-    backend: str | None = None
-    seeds: int = 3
-    epochs: int = 50
-    cells: tuple[tuple[float, float, str], ...] = (*PUBLISHED, PAPER)
-    hidden: tuple[int, ...] = (100, 100, 100)
-    batch_size: int = 60
-    decay: float = 0.99
-    eps: float = 1e-3
-    correction: int = 0
-    dtype: str = "float32"
-    measured: tuple[int, ...] = (
-        *(100, 200, 500, 1_000, 2_000, 3_000, 5_000, 7_000, 10_000, 14_000),
-        *range(20_000, 50_001, 6_000),
-    )
-    percentile_rows: int = 1_000
-
-
-def quick(settings: Settings) -> Settings:
-    return dataclasses.replace(settings, seeds=1, epochs=1, measured=(100, 300))
-
-
-def run(
-    settings: Settings,
-    *,
-    on_progress: Callable[[int, int], None] | None = None,
-    checkpoint: str | os.PathLike[str] | None = None,
-) -> list[Record]:
-    """One record for each seed, network and number of updates that is measured, and for the last.
-
-    scale, lr, activation, batch_norm, seed, step, accuracy (on the test images, in inference), diverged (a logit is not
-    finite), and p15, p50 and p85: percentiles of what the first unit of the last hidden layer gets, over the first test
-    images. on_progress(done, total) counts updates, of all networks of one activation, kind and seed together.
-    """
-    return parts.run(plan, settings, on_progress=on_progress, checkpoint=checkpoint)
-
-
-def plan(settings: Settings) -> parts.Plan:
-    """The networks of an activation, kind and seed are a part."""
-    problem = training.load(settings, [settings.batch_size])
-    for cell in settings.cells:
-        if len(cell) != 3:
-            raise ValueError(f"cells must each be an initial scale, a learning rate and an activation, got {cell!r}")
-        checks.check_choice("activation", cell[2], ("relu", "sigmoid", "tanh"))
-    updates = settings.epochs * (problem.x.shape[0] // settings.batch_size)
-    names = [activation for _, _, activation in settings.cells]
-    pieces = []
-    for seed, (kind, name), activation in itertools.product(range(settings.seeds), KINDS.items(), dict.fromkeys(names)):
-        effort = updates * training.multiplications(problem, settings.batch_size, names.count(activation))
-        if activation == "relu" and not kind:
-            effort //= 2  # about: most of them become NaN, and are left out
-        work = functools.partial(learning_rate_networks.train, settings, updates, problem, activation, kind, seed)
-        pieces.append(parts.Part(f"seed {seed}, {activation}, {name}", updates, effort, work))
-    return parts.Plan(problem.backend, problem[2:], pieces)
-
-
-@judged
 def findings(records: list[Record], settings: Settings) -> Findings:
     """The lesson's tables and the paper's figure, and what they say of the claim."""
     last = max(r["step"] for r in records)
@@ -172,7 +82,7 @@ def charts(records: list[Record], settings: Settings) -> tuple[Chart, ...]:
     return tuple(found)
 
 
-def plot(records: list[Record]) -> Any:
+def plot(records: list[Record]) -> "Figure":
     cells = tuple(dict.fromkeys((r["scale"], r["lr"], r["activation"]) for r in records))
     return draw(charts(records, Settings(cells=cells)))
 
@@ -181,8 +91,8 @@ def _table(
     title: str,
     records: list[Record],
     step: int,
-    cells: Any,
-    published: dict[tuple[float, float, str], tuple[float, float]],
+    cells: Sequence[Cell],
+    published: dict[Cell, tuple[float, float]],
     source: str,
     settings: Settings,
 ) -> Table:
@@ -270,23 +180,23 @@ def _verdicts(records: list[Record], settings: Settings) -> tuple[Verdict, ...]:
     )
 
 
-def _of(records: list[Record], cell: tuple[float, float, str], kind: bool) -> list[Record]:
+def _of(records: list[Record], cell: Cell, kind: bool) -> list[Record]:
     return [r for r in records if (r["scale"], r["lr"], r["activation"], r["batch_norm"]) == (*cell, kind)]
 
 
-def _mean(records: list[Record], cell: tuple[float, float, str], kind: bool, step: int) -> float:
+def _mean(records: list[Record], cell: Cell, kind: bool, step: int) -> float:
     return statistics.fmean(r["accuracy"] for r in _of(records, cell, kind) if r["step"] == step)
 
 
-def _setting(cell: tuple[float, float, str]) -> tuple[str, str, str]:
+def _setting(cell: Cell) -> tuple[str, str, str]:
     scale, lr, activation = cell
     return f"{scale:g}", f"{lr:g}", activation
 
 
-def _name(cell: tuple[float, float, str]) -> str:
+def _name(cell: Cell) -> str:
     scale, lr, activation = _setting(cell)
     return f"{activation}, W = {scale}, lr {lr}"
 
 
-def _listed(cells: list[tuple[float, float, str]]) -> str:
+def _listed(cells: list[Cell]) -> str:
     return "; ".join(map(_name, cells)) or "none"

@@ -2,18 +2,23 @@
 
 import statistics
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from bnkit.lab.experiments import QUESTIONS
+from bnkit.lab.experiments.batch_size.settings import GHOST, NORM, OWN, PLAIN, SHARED, Settings
+from bnkit.lab.experiments.drawing import draw
 from bnkit.lab.experiments.findings import Chart, Findings, Line, Panel, Table, Verdict, diverged, line, row
 from bnkit.lab.experiments.records import Record
 
-PLAIN, NORM, GHOST, SHARED, OWN = "plain", "batch norm", "ghost batches", "two ranks, shared", "two ranks, own"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 STYLES = {PLAIN: "plain", NORM: "batch norm", GHOST: "third", SHARED: "fourth", OWN: "fifth"}
 SAME = 0.01  # accuracies that differ by less are the same
 NEAR = 0.1  # of 1, in which the noise times √rows may lie
 
 
-def findings(records: list[Record]) -> Findings:
+def findings(records: list[Record], settings: Settings) -> Findings:
     verdicts = (_law(records), _small(records), _running(records), _ghosts(records), _ranks(records))
     return Findings(QUESTIONS["batch-size"], charts(records), (_table(records), _noises(records)), verdicts)
 
@@ -48,6 +53,10 @@ def charts(records: list[Record]) -> tuple[Chart, ...]:
         log_x=True,
     )
     return accuracy, noise
+
+
+def plot(records: list[Record]) -> "Figure":
+    return draw(charts(records))
 
 
 def _line(records: list[Record], kind: str, x: str, y: str, label: str = "", style: str = "") -> Line:

@@ -1,20 +1,24 @@
 """What the records of the activations experiment show: histograms, a table of living units, verdicts."""
 
 import statistics
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bnkit.lab.experiments import QUESTIONS
+from bnkit.lab.experiments.activations.settings import EDGES, Settings
+from bnkit.lab.experiments.drawing import DENSE, draw
 from bnkit.lab.experiments.findings import KINDS, Bars, Chart, Findings, Panel, Table, Verdict, line, row
 from bnkit.lab.experiments.records import Record
 
-# Of the histograms; a value beyond them counts in the first or last interval, one that is no number in the last.
-EDGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, 3.0)}
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 ENOUGH = 0.5  # the share of living units, in every layer, with which a network is spread
 MADE_FOR = {"sigmoid": "xavier", "tanh": "xavier", "relu": "he"}
 
 
-def findings(records: list[Record]) -> Findings:
+def findings(records: list[Record], settings: Settings) -> Findings:
     alive = {key: statistics.mean(seeds.values()) for key, seeds in _by_network(records).items()}
     first, *later = sorted({r["epoch"] for r in records})
     verdicts = (_by_batch_norm(alive, [first], "before training"), _by_batch_norm(alive, later, "in training"))
@@ -37,6 +41,12 @@ def charts(records: list[Record]) -> tuple[Chart, ...]:
             title = f"{activation}, " + ("before training" if epoch == 0 else f"after {epoch} epochs")
             found.append(Chart(title, "activation", "share of values", tuple(panels), columns=len(layers)))
     return tuple(found)
+
+
+def plot(records: list[Record]) -> "Figure":
+    """The course, and below it a line for each activation: before training beside the end."""
+    course, *histograms = charts(records)
+    return draw([course, *zip(histograms[::2], histograms[1::2], strict=True)], DENSE)
 
 
 def _course(records: list[Record]) -> Chart:
