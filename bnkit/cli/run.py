@@ -148,6 +148,7 @@ def _run(experiment: Experiment[Settings], settings: Settings, out: Path, stem: 
 
 
 def _what_is_kept(checkpoint: Path) -> str:
-    if not resumption.files(checkpoint):
+    kept = resumption.summary(checkpoint)
+    if not kept:
         return "bnkit: nothing is kept yet, so the same command starts anew"
-    return f"bnkit: the same command goes on from {checkpoint}"
+    return f"bnkit: kept {kept}; the same command goes on from {checkpoint}"

@@ -4,15 +4,17 @@ import dataclasses
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 from commands import workplace as workplace
 
+import bnkit
 from bnkit.cli import main
 from bnkit.lab import experiments
-from bnkit.lab.experiments import activations, batch_size, learning_rate, overfitting, weight_scale
+from bnkit.lab.experiments import activations, batch_size, learning_rate, overfitting, runner, weight_scale
 from bnkit.lab.experiments.experiment import Experiment
 from bnkit.lab.experiments.settings import check
 
@@ -246,7 +248,8 @@ def test_a_killed_run_goes_on_and_leaves_only_its_results(workplace, kept, monke
     monkeypatch.setattr(Experiment, "run", killed)
     assert main([*command, kept(small)]) == 130
     assert [p.name for p in (workplace / "results").iterdir()] == ["overfitting.checkpoint"]
-    assert "the same command goes on from results" in said(capsys)
+    path = re.escape(os.path.join("results", "overfitting.checkpoint"))
+    assert re.search(f"kept . finished parts; the same command goes on from {path} ", said(capsys))
     monkeypatch.setattr(Experiment, "run", whole)
     assert main([*command, kept(small, seeds=2)]) == 1
     assert "must be of the same settings, versions, machine, data, but its settings differ" in said(capsys)
@@ -254,6 +257,66 @@ def test_a_killed_run_goes_on_and_leaves_only_its_results(workplace, kept, monke
     assert "going on from results" in capsys.readouterr().out
     assert sorted(p.name for p in (workplace / "results").iterdir()) == ["overfitting.json", "overfitting.png"]
     assert json.loads((workplace / "results" / "overfitting.json").read_text())["records"] == overfitting.run(small)
+
+
+@pytest.mark.parametrize("name", experiments.QUESTIONS)
+def test_a_run_that_is_interrupted_inside_its_first_part_resumes_there(name, workplace, monkeypatch, capsys):
+    whole = Experiment.run
+    monkeypatch.setattr(runner, "SAVED_EVERY", 0.0)
+
+    def killed(self, settings, *, on_progress, checkpoint):
+        def stop(done, total):
+            if done == 2:
+                raise KeyboardInterrupt
+
+        return whole(self, settings, on_progress=stop, checkpoint=checkpoint)
+
+    command = ["run", name, "--data", "synthetic", "--seeds", "1", "--epochs", "2"]
+    monkeypatch.setenv("BNKIT_NUM_THREADS", "1")
+    monkeypatch.setattr(Experiment, "run", killed)
+    monkeypatch.setattr(bnkit.get_backend("numpy"), "threads", 1)
+    assert main(command) == 130
+    assert "kept 1 unfinished part; the same command goes on from" in said(capsys)
+    monkeypatch.setattr(runner, "SAVED_EVERY", 30.0)
+    asked = []
+    monkeypatch.setattr(Experiment, "run", lambda self, settings, **options: asked.append(settings) or 1 / 0)
+    assert main(command) == 1
+    assert "going on from" in capsys.readouterr().out
+    path = workplace / f"{experiments.file_stem(name)}.checkpoint"
+    resumed = []
+    found = whole(experiments.load(name), asked[0], checkpoint=path, on_progress=lambda *n: resumed.append(n[0]))
+    assert resumed[:2] == [0, 2], "the first update is not made again"
+    assert found == whole(experiments.load(name), asked[0])
+
+
+def test_an_interruption_before_anything_is_kept_says_so(monkeypatch, capsys):
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Experiment, "run", interrupted)
+    assert main(["run", "weight-scale", "--data", "synthetic"]) == 130
+    assert said(capsys) == "bnkit: nothing is kept yet, so the same command starts anew bnkit: interrupted"
+
+
+def test_a_record_file_names_its_experiment_and_format(workplace, kept):
+    assert main(["run", "weight-scale", "--from", kept(weight_scale.Settings(**LITTLE))]) == 0
+    content = json.loads((workplace / "weight_scale.json").read_text())
+    assert list(content) == ["experiment", "format", "settings", "versions", "machine", "records"]
+    assert (content["experiment"], content["format"]) == ("weight-scale", 1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ({"experiment": "overfitting"}, "kept.json must be a file of weight-scale, got one of overfitting"),
+        ({"format": 2}, "kept.json must have format 1, got 2"),
+    ],
+)
+def test_a_record_file_of_another_experiment_or_a_later_format_is_refused(keys, text, workplace, kept, capsys):
+    path = workplace / kept()
+    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+    assert main(["run", "weight-scale", "--from", str(path)]) == 1
+    assert text in said(capsys)
 
 
 def test_the_tables_stand_side_by_side_with_the_published_figures(monkeypatch, capsys):

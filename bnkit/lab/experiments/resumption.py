@@ -40,6 +40,15 @@ def files(path: str | os.PathLike[str]) -> list[Path]:
     return [p for p in (path, *sorted(path.parent.glob(f"{path.name}.{_ALL}"))) if p.exists()]
 
 
+def summary(path: str | os.PathLike[str]) -> str:
+    """What the checkpoint at `path` holds, in words; empty where it holds nothing."""
+    path = Path(path)
+    under_way = [file for file in files(path) if file != path]
+    finished = len(json.loads(path.read_text(encoding="utf-8"))["done"]) if path.exists() else 0
+    counts = {"finished": finished, "unfinished": len(under_way)}
+    return " and ".join(f"{n} {kind} part{'s' * (n != 1)}" for kind, n in counts.items() if n)
+
+
 def remove(path: str | os.PathLike[str]) -> None:
     for file in files(path):
         file.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Parts of an experiment in processes: what they share, how an error, an interruption and a death end them."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import process_parts
@@ -16,7 +18,7 @@ from places import HELPERS
 from process_parts import LONG, UPDATES, Settings, wait_for
 
 import bnkit
-from bnkit.lab.experiments import runner
+from bnkit.lab.experiments import activations, learning_rate, runner, training, weight_scale
 from bnkit.lab.experiments.plan import Part, Plan
 
 posix = pytest.mark.skipif(os.name == "nt", reason="a process is not sent a Ctrl-C there")
@@ -173,6 +175,36 @@ def test_a_backend_that_another_process_would_not_find_keeps_to_this_one(run):
     assert [r["process"] for r in found] == [os.getpid()] * 2
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ThreadPoolExecutor(2),
+        lambda: ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")),
+    ],
+    ids=["threads", "processes"],
+)
+def test_any_executor_runs_the_parts_and_resumes_them(make, tmp_path):
+    small = learning_rate.Settings(data="synthetic", backend="numpy", seeds=1, epochs=2, hidden=(8, 6), measured=(7,))
+    expected = learning_rate.run(small)
+    with make() as executor:
+        assert learning_rate.run(small, executor=executor) == expected
+        with pytest.raises(KeyError, match="mine"):
+            learning_rate.run(small, executor=executor, checkpoint=tmp_path / "c", on_progress=raise_after_a_part)
+        assert len(json.loads((tmp_path / "c").read_text())["done"]) >= 1
+        assert learning_rate.run(small, executor=executor, checkpoint=tmp_path / "c") == expected
+
+
+def raise_after_a_part(done, total):
+    if done >= 32:
+        raise KeyError("mine")
+
+
+def test_without_loky_a_long_run_has_threads_of_this_process(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "loky", None)
+    found = run("after b", "b")  # the first one waits, so another thread does the second
+    assert [(r["name"], r["process"]) for r in found] == [("after b", os.getpid()), ("b", os.getpid())]
+
+
 def quick_part(name):
     return Part(name, 1, 1, lambda session: [{"process": os.getpid()}])
 
@@ -244,3 +276,40 @@ def test_no_process_outlives_an_interruption_or_the_end_of_its_parent(ended, gro
             child.kill()
     assert told == ("interrupted\n" if ended == signal.SIGINT else "")
     wait_for_the_end_of(tmp_path, "for ever", "for ever and ever")
+
+
+KILLED = """
+    import sys
+    from bnkit.lab.experiments import runner, {module}
+    import bnkit
+    runner.SAVED_EVERY = 0.0
+    runner._WORTH_PROCESSES = 0
+    bnkit.get_backend("numpy").threads = {threads}
+    {module}.run({module}.{settings}, checkpoint={path!r})
+"""
+
+
+@posix
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("module", [weight_scale, activations])
+def test_a_run_that_was_killed_inside_a_part_resumes_there_to_the_same_records(module, threads, tmp_path, monkeypatch):
+    settings = module.Settings(data="synthetic", backend="numpy", seeds=1, epochs=30, hidden=(16, 16))
+    path, folder = tmp_path / "c", module.__name__.rpartition(".")[2]
+    script = textwrap.dedent(KILLED.format(module=folder, settings=settings, path=str(path), threads=threads))
+    child = subprocess.Popen([sys.executable, "-c", script])
+    with child:
+        end = time.monotonic() + LONG
+        while len(list(tmp_path.glob("c.part-*"))) < threads:
+            assert child.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.005)
+        child.kill()
+    monkeypatch.setattr(bnkit.get_backend("numpy"), "threads", 1)
+    restored = []
+    restore = training.Course.restore
+    monkeypatch.setattr(training.Course, "restore", lambda *args: restored.append(restore(*args)) or restored[-1])
+    found = module.run(settings, checkpoint=path)
+    assert restored
+    assert all(updates > 0 for _, updates in restored)
+    assert found == module.run(settings)
+    assert list(tmp_path.glob("c*")) == [path], "the state of a finished part is removed"
