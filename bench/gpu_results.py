@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def merged(parts, steps):
-    """One content from the contents by step. A setting that cannot be merged is that of the first step."""
+    """Merge the contents of all steps. A setting that cannot be merged is that of the first step."""
     whole = {"settings": {}, "versions": {}, "machine": {}, "steps": steps, "records": []}
     commands, bandwidths, against, cases = [], {}, [], []
     for name, part in parts.items():

@@ -2,9 +2,9 @@
 
     python bench/readme_table.py [--check] [--results FILE] [--page FILE …]
 
-A table stands between two marker comments: `bench` has a line for each case, `bench means` only the means over all
-cases. Without --results, it takes the newest file in bench/results/ of NumPy's backend. --check writes nothing, and
-fails where a page is stale.
+A table is between two marker comments: `bench` has a line for each case, `bench means` only the means of all cases.
+Without --results, it reads the newest file of NumPy's backend in bench/results/. --check writes nothing, and fails if
+a page is stale.
 """
 
 import argparse
@@ -80,7 +80,7 @@ TABLES = {"bench": case_table, "bench means": mean_table}
 
 
 def renewed(page, results, path):
-    """The text of `page` with its tables made from `results`, which `path` holds."""
+    """The text of `page` with new tables from `results`, the content of `path`."""
     text = page.read_text(encoding="utf-8")
     link = Path(os.path.relpath(path, page.resolve().parent)).as_posix()
     kinds = [kind for kind in TABLES if _markers(kind)[0] in text]
@@ -133,7 +133,7 @@ def _means(measured, peers):
 
 
 def _over_all(measured, peer, choose):
-    """`choose` of the ratios of each op; a dash where a peer has no ratio."""
+    """`choose` of the ratios of each op; a dash if a peer has no ratio."""
     cells = []
     for op in OPS:
         ratios = [rows[op]["peers"][peer].get("ratio") for rows in measured.values()]
@@ -144,9 +144,13 @@ def _over_all(measured, peer, choose):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing, and fail where a page is stale")
-    parser.add_argument("--results", type=Path, help="the file of bnkit bench; else the newest of bench/results")
-    parser.add_argument("--page", type=Path, nargs="+", default=PAGES, help="else README.md and docs/benchmarks.md")
+    parser.add_argument("--check", action="store_true", help="write nothing, and fail if a page is stale")
+    parser.add_argument(
+        "--results", type=Path, help="a file of bnkit bench; the default is the newest in bench/results"
+    )
+    parser.add_argument(
+        "--page", type=Path, nargs="+", default=PAGES, help="the default is README.md and docs/benchmarks.md"
+    )
     arguments = parser.parse_args()
     path = (arguments.results or newest_results()).resolve()
     results = json.loads(path.read_text(encoding="utf-8"))

@@ -33,8 +33,4 @@ def test_batch_norm(benchmark, device, case, op):
     benchmark(synchronous)
     if benchmark.enabled:
         rate = measure.bytes_moved(op, case, 4) / benchmark.stats["median"]
-        benchmark.extra_info |= {
-            "GB/s": rate / 1e9,
-            "share of copy": rate / bandwidth,
-            "elements": case.elements,
-        }
+        benchmark.extra_info |= {"GB/s": rate / 1e9, "share of copy": rate / bandwidth, "elements": case.elements}

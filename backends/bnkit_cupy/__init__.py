@@ -41,7 +41,7 @@ class CupyBackend(KernelOps):
         _try_device(self.xp, self.device)
 
     @functools.cached_property
-    def launcher(self) -> Launcher:  # type: ignore[override]
+    def launcher(self) -> Launcher:
         return Launcher(self.xp, raw_module_loader(self.xp), limits_of(self.xp, self.device), self.device)
 
     @property
@@ -53,7 +53,7 @@ class CupyBackend(KernelOps):
         return issubclass(array_type, importlib.import_module("cupy").ndarray)
 
     @classmethod
-    def key_of(cls, array: Array) -> str:
+    def key_of(cls, array: Any) -> str:
         device = array.device.id
         current = importlib.import_module("cupy").cuda.runtime.getDevice()
         if device != current:  # CuPy computes on the current device, wherever the array lies

@@ -7,8 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from bnkit.backend import Array
-from bnkit.reference import BatchNormBackward, BatchNormTrain, Moments
+from bnkit.reference import (
+    Array,
+    BackwardArguments,
+    BatchNormBackward,
+    BatchNormTrain,
+    GradientSumsArguments,
+    InferenceArguments,
+    Moments,
+    MomentsArguments,
+    TrainArguments,
+)
 
 from . import plan as plans
 from .launch import Launcher, tiled_name, vectors_fit
@@ -31,7 +40,7 @@ class Call:
         self.x = launcher.argument("x", x, self.dtype, self.shape)
         self.geometry: Geometry = plans.geometry_of(self.shape, x.dtype.itemsize)
 
-    def like_x(self, name: str, a: Array | None) -> Array | None:
+    def like_x(self, name: str, a: Array | None) -> Any:
         return self.launcher.argument(name, a, self.dtype, self.shape)
 
     def parameters(self, **arrays: Array | None) -> tuple[Array | None, ...]:
@@ -76,30 +85,17 @@ class Call:
         )
 
 
-def moments(launcher: Launcher, x: Array) -> Moments:
-    statistics = _two_read_moments(Call(launcher, x), None, None, decay=0.0, correction=0, eps=0.0)
+def moments(launcher: Launcher, args: MomentsArguments) -> Moments:
+    statistics = _two_read_moments(Call(launcher, args.x), None, None, decay=0.0, correction=0, eps=0.0)
     return Moments(statistics[0, ...], statistics[1, ...], statistics[2, ...])
 
 
-def train(
-    launcher: Launcher,
-    x: Array,
-    gamma: Array | None,
-    beta: Array | None,
-    running_mean: Array | None,
-    running_var: Array | None,
-    *,
-    decay: float,
-    eps: float,
-    correction: int,
-    residual: Array | None,
-    relu: bool,
-    out: Array | None,
-) -> BatchNormTrain:
-    call = Call(launcher, x)
+def train(launcher: Launcher, args: TrainArguments) -> BatchNormTrain:
+    x, gamma, beta, mean, var, decay, eps, correction, _, residual, activation, out = args
+    call, relu = Call(launcher, x), activation is not None
     residual, y = call.like_x("residual", residual), call.result(out)
     gamma, beta = call.parameters(gamma=gamma, beta=beta)
-    mean, var = call.parameters(running_mean=running_mean, running_var=running_var)
+    mean, var = call.parameters(running_mean=mean, running_var=var)
     active = launcher.empty(call.geometry.flag_words, np.uint32) if relu and residual is not None else None
     if plan := call.one_read("train"):
         statistics = launcher.empty((4, *call.small), np.float64)
@@ -110,24 +106,13 @@ def train(
         statistics = _two_read_moments(call, mean, var, decay=decay, correction=correction, eps=eps)
         spread = (statistics[1, ...], statistics[3, ...], False, 0.0)
         _normalize(call, residual, y, active, spread, gamma, beta, relu)
-    found = Moments(statistics[0, ...], statistics[1, ...], statistics[2, ...])
-    return BatchNormTrain(y, found, statistics[3, ...], active)
+    moments = Moments(statistics[0, ...], statistics[1, ...], statistics[2, ...])
+    return BatchNormTrain(y, moments, statistics[3, ...], active)
 
 
-def inference(
-    launcher: Launcher,
-    x: Array,
-    gamma: Array | None,
-    beta: Array | None,
-    mean: Array,
-    var: Array,
-    *,
-    eps: float,
-    residual: Array | None,
-    relu: bool,
-    out: Array | None,
-) -> tuple[Array, Array | None]:
-    call = Call(launcher, x)
+def inference(launcher: Launcher, args: InferenceArguments) -> tuple[Array, Array | None]:
+    x, gamma, beta, mean, var, eps, residual, activation, out = args
+    call, relu = Call(launcher, x), activation is not None
     residual, y = call.like_x("residual", residual), call.result(out)
     gamma, beta = call.parameters(gamma=gamma, beta=beta)
     mean = launcher.argument("mean", mean, _STATISTICS, call.small)
@@ -137,59 +122,32 @@ def inference(
     return y, active
 
 
-def gradient_sums(
-    launcher: Launcher,
-    dy: Array,
-    x: Array,
-    gamma: Array | None,
-    beta: Array | None,
-    mean: Array,
-    rstd: Array,
-    *,
-    relu: bool,
-    active: Array | None,
-) -> tuple[Array, Array]:
-    call = Call(launcher, x)
-    inputs = _gradient_inputs(call, dy, gamma, beta, mean, rstd, relu, active)
-    totals = _two_read_sums(call, inputs, None, None)
+def gradient_sums(launcher: Launcher, args: GradientSumsArguments) -> tuple[Array, Array]:
+    call = Call(launcher, args.x)
+    totals = _two_read_sums(call, _gradient_inputs(call, args), None, None)
     return totals[0, ...], totals[1, ...]
 
 
-def backward(
-    launcher: Launcher,
-    dy: Array,
-    x: Array,
-    gamma: Array | None,
-    beta: Array | None,
-    mean: Array,
-    rstd: Array,
-    *,
-    train: bool,
-    count: Array | None,
-    sums: tuple[Array, Array] | None,
-    relu: bool,
-    active: Array | None,
-    residual: bool,
-    out: Array | None,
-) -> BatchNormBackward:
-    call = Call(launcher, x)
-    inputs = _gradient_inputs(call, dy, gamma, beta, mean, rstd, relu, active)
-    given = (None, None) if sums is None else sums
-    count, *sums_of_all = call.statistics(count=count, sum_dy=given[0], sum_dy_x_hat=given[1])
+def backward(launcher: Launcher, args: BackwardArguments) -> BatchNormBackward:
+    call = Call(launcher, args.x)
+    inputs = _gradient_inputs(call, args)
+    sum_dy, sum_dy_x_hat = (None, None) if args.sums is None else args.sums
+    count, *sums = call.statistics(count=args.count, sum_dy=sum_dy, sum_dy_x_hat=sum_dy_x_hat)
     parameters = launcher.empty((2, *call.small), call.parameter)
     dgamma, dbeta = parameters[0, ...], parameters[1, ...]
-    dx = call.result(out)
-    dresidual = launcher.empty(call.shape, call.stored) if residual else None
+    dx = call.result(args.out)
+    dresidual = launcher.empty(call.shape, call.stored) if args.residual else None
     *arrays, gate = inputs
-    if sums is None and (plan := call.one_read("backward")):
-        arguments = (*arrays, count, *call.workspace(plan), dx, dresidual, dgamma, dbeta, gate, np.int32(train))
+    dy, x, train = arrays[0], arrays[1], np.int32(args.train)
+    if args.sums is None and (plan := call.one_read("backward")):
+        arguments = (*arrays, count, *call.workspace(plan), dx, dresidual, dgamma, dbeta, gate, train)
         call.run("backward", plan, arguments, dy, x, dx, dresidual)
     else:
         totals = _two_read_sums(call, inputs, dgamma, dbeta)
-        if sums is None:
-            sums_of_all = [totals[0, ...], totals[1, ...]]
+        if args.sums is None:
+            sums = [totals[0, ...], totals[1, ...]]
         needed = x if train or gate == _GATES["by x"] else None
-        arguments = (dy, needed, *arrays[2:], count, *sums_of_all, dx, dresidual, gate, np.int32(train))
+        arguments = (dy, needed, *arrays[2:], count, *sums, dx, dresidual, gate, train)
         call.run("gradient", call.two_reads(), arguments, dy, needed, dx, dresidual)
     return BatchNormBackward(dx, dgamma, dbeta, dresidual)
 
@@ -224,21 +182,16 @@ def _normalize(
     call.run("normalize", call.two_reads(), arguments, call.x, residual, y)
 
 
-def _gradient_inputs(
-    call: Call,
-    dy: Array,
-    gamma: Array | None,
-    beta: Array | None,
-    mean: Array,
-    rstd: Array,
-    relu: bool,
-    active: Array | None,
-) -> tuple[Any, ...]:
-    """What every kernel of a backward begins with, and its gate."""
-    gate = "open" if not relu else "by x" if active is None else "by bits"
-    bits = call.flags(active) if gate == "by bits" else None
-    small = (*call.statistics(mean=mean, rstd=rstd), *call.parameters(gamma=gamma, beta=beta))
-    return call.like_x("dy", dy), call.x, bits, *small, np.int32(_GATES[gate])
+def _gradient_inputs(call: Call, args: GradientSumsArguments | BackwardArguments) -> tuple[Any, ...]:
+    """The arguments that every kernel of a backward begins with, and its gate."""
+    if args.activation is None:
+        gate, bits = "open", None
+    elif args.active is None:
+        gate, bits = "by x", None
+    else:
+        gate, bits = "by bits", call.flags(args.active)
+    small = call.statistics(mean=args.mean, rstd=args.rstd) + call.parameters(gamma=args.gamma, beta=args.beta)
+    return call.like_x("dy", args.dy), call.x, bits, *small, np.int32(_GATES[gate])
 
 
 def _two_read_sums(call: Call, inputs: tuple[Any, ...], dgamma: Array | None, dbeta: Array | None) -> Array:

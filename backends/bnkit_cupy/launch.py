@@ -101,7 +101,7 @@ class Launcher:
             kernel = self._kernels[(*key, name)] = self._modules[key].get_function(name)
         kernel((blocks,), block, arguments, shared)
 
-    def argument(self, name: str, a: Array | None, dtypes: str | Sequence[str], shape: Sequence[int]) -> Array | None:
+    def argument(self, name: str, a: Array | None, dtypes: str | Sequence[str], shape: Sequence[int]) -> Any:
         """`a`, checked; None, which a kernel gets as a null pointer, stays None."""
         if a is None:
             return None
@@ -132,7 +132,7 @@ class Launcher:
         return self.xp.zeros((count,), dtype=np.uint32)
 
 
-def address(a: Array) -> int:
+def address(a: Any) -> int:
     return int(a.data.ptr)
 
 

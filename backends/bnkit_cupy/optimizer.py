@@ -1,24 +1,24 @@
 """The step of an optimizer by its kernel: whether the arrays are such as it takes, and with which arguments."""
 
 import itertools
-from collections.abc import Sequence
 
 import numpy as np
 
-from bnkit.backend import Array
+from bnkit.reference import StepArguments
 
 from .launch import ITEMSIZE, RULES, STEPPED, VECTOR_BYTES, Launcher, address, blocks_for, rule_name, vectors_fit
 from .plan import THREADS
 
 
-def takes(rule: str, p: Array, g: Array, memory: Sequence[Array], lr: Array | float, decays: Sequence[float]) -> bool:
-    """Whether the kernel does this step; else it is the reference's, which also says what is wrong."""
-    arrays = [p, g, *memory, *([] if isinstance(lr, float) else [lr])]
-    if RULES.get(rule) != (len(memory), len(decays)) or p.size == 0 or p.dtype.name not in STEPPED:
+def takes(args: StepArguments) -> bool:
+    """Whether the kernel does this step. If not, the reference does it or says what is wrong."""
+    p, lr = args.p, args.lr
+    arrays = [p, args.g, *args.memory, *([] if isinstance(lr, float) else [lr])]
+    if RULES.get(args.rule) != (len(args.memory), len(args.decays)) or p.size == 0 or p.dtype.name not in STEPPED:
         return False
     if any(a.dtype != p.dtype or not a.flags.c_contiguous or address(a) % p.dtype.itemsize for a in arrays):
         return False
-    if any(tuple(a.shape) != tuple(p.shape) for a in (g, *memory)):
+    if any(tuple(a.shape) != tuple(p.shape) for a in (args.g, *args.memory)):
         return False
     if not isinstance(lr, float) and tuple(lr.shape) != tuple(p.shape[:1]):
         return False
@@ -26,19 +26,8 @@ def takes(rule: str, p: Array, g: Array, memory: Sequence[Array], lr: Array | fl
     return all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
 
 
-def step(
-    launcher: Launcher,
-    rule: str,
-    p: Array,
-    g: Array,
-    memory: Sequence[Array],
-    lr: Array | float,
-    *,
-    decays: Sequence[float],
-    eps: float,
-    weight_decay: float,
-    step: int,
-) -> None:
+def step(launcher: Launcher, args: StepArguments) -> None:
+    rule, p, g, memory, lr, decays, eps, weight_decay, step = args
     dtype, shape = p.dtype.name, tuple(p.shape)
     stored = np.dtype(dtype).type
     for name, a in (("p", p), ("g", g), *(("memory", m) for m in memory)):

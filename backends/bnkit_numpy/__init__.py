@@ -15,7 +15,19 @@ import numpy as np
 import threadpoolctl
 
 from bnkit.backend import Array, Backend, BackendError, Layout
-from bnkit.reference import BatchNormBackward, BatchNormTrain, Moments, pack_bits, unpack_bits
+from bnkit.reference import (
+    BackwardArguments,
+    BatchNormBackward,
+    BatchNormTrain,
+    GradientSumsArguments,
+    InferenceArguments,
+    Moments,
+    MomentsArguments,
+    StepArguments,
+    TrainArguments,
+    pack_bits,
+    unpack_bits,
+)
 
 from . import parallel
 
@@ -63,7 +75,7 @@ class NumpyBackend(Backend):
     def writeable(self, a: Array) -> bool:
         return bool(a.flags.writeable)
 
-    def overlap(self, a: Array, b: Array) -> bool:
+    def overlap(self, a: Any, b: Any) -> bool:
         if not np.may_share_memory(a, b):
             return False
         try:
@@ -86,118 +98,44 @@ class NumpyBackend(Backend):
         )
         return views
 
-    # The base class leaves the options to the reference; they are those of the table in backends/README.md.
-    def batch_norm_moments(self, x: Array, *, mask: Array | None = None) -> Moments:  # type: ignore[override]
-        if mask is not None or not self._fuses(x):
-            return super().batch_norm_moments(x, mask=mask)
-        moments: Moments = self._kernels.moments(x)
-        return moments
+    def batch_norm_moments(self, args: MomentsArguments) -> Moments:
+        if args.mask is None and self._fuses(args.x):
+            moments: Moments = self._kernels.moments(args)
+            return moments
+        return super().batch_norm_moments(args)
 
-    def batch_norm_train(  # type: ignore[override]
-        self,
-        x: Array,
-        gamma: Array | None,
-        beta: Array | None,
-        running_mean: Array | None,
-        running_var: Array | None,
-        *,
-        decay: float,
-        eps: float,
-        correction: int,
-        mask: Array | None = None,
-        residual: Array | None = None,
-        activation: str | None = None,
-        out: Array | None = None,
-    ) -> BatchNormTrain:
-        if mask is None and self._fuses(x):
-            relu = activation is not None
-            trained: BatchNormTrain | None = self._kernels.train(
-                x, gamma, beta, running_mean, running_var, residual, out, decay, eps, correction, relu
-            )
+    def batch_norm_train(self, args: TrainArguments) -> BatchNormTrain:
+        if args.mask is None and self._fuses(args.x):
+            trained: BatchNormTrain | None = self._kernels.train(args)
             if trained is not None:
                 return trained
-            running_mean = running_var = None  # the kernel has moved them
-        options: dict[str, Any] = {"mask": mask, "residual": residual, "activation": activation, "out": out}
-        options |= {"decay": decay, "eps": eps, "correction": correction}
-        plain = super().batch_norm_train(x, gamma, beta, running_mean, running_var, **options)
-        return plain._replace(active=self._kernel_bits(plain.active, x))
+            args = args._replace(running_mean=None, running_var=None)  # the kernel has moved them
+        trained = super().batch_norm_train(args)
+        return trained._replace(active=self._kernel_bits(trained.active, args.x))
 
-    def batch_norm_inference(  # type: ignore[override]
-        self,
-        x: Array,
-        gamma: Array | None,
-        beta: Array | None,
-        mean: Array,
-        var: Array,
-        *,
-        eps: float,
-        residual: Array | None = None,
-        activation: str | None = None,
-        out: Array | None = None,
-    ) -> tuple[Array, Array | None]:
-        if self._fuses(x):
-            relu = activation is not None
-            result: tuple[Array, Array | None] | None = self._kernels.inference(
-                x, gamma, beta, mean, var, residual, out, eps, relu
-            )
+    def batch_norm_inference(self, args: InferenceArguments) -> tuple[Array, Array | None]:
+        if self._fuses(args.x):
+            result: tuple[Array, Array | None] | None = self._kernels.inference(args)
             if result is not None:
                 return result
-        options: dict[str, Any] = {"eps": eps, "residual": residual, "activation": activation, "out": out}
-        y, active = super().batch_norm_inference(x, gamma, beta, mean, var, **options)
-        return y, self._kernel_bits(active, x)
+        y, active = super().batch_norm_inference(args)
+        return y, self._kernel_bits(active, args.x)
 
-    def batch_norm_gradient_sums(  # type: ignore[override]
-        self,
-        dy: Array,
-        x: Array,
-        gamma: Array | None,
-        beta: Array | None,
-        mean: Array,
-        rstd: Array,
-        *,
-        mask: Array | None = None,
-        activation: str | None = None,
-        active: Array | None = None,
-    ) -> tuple[Array, Array]:
-        if mask is None and self._fuses(x):
-            relu = activation is not None
-            sums: tuple[Array, Array] | None = self._kernels.gradient_sums(dy, x, gamma, beta, mean, rstd, active, relu)
+    def batch_norm_gradient_sums(self, args: GradientSumsArguments) -> tuple[Array, Array]:
+        if args.mask is None and self._fuses(args.x):
+            sums: tuple[Array, Array] | None = self._kernels.gradient_sums(args)
             if sums is not None:
                 return sums
-        options = {"mask": mask, "activation": activation, "active": self._plain_bits(active, x)}
-        return super().batch_norm_gradient_sums(dy, x, gamma, beta, mean, rstd, **options)
+        return super().batch_norm_gradient_sums(args._replace(active=self._reference_bits(args.active, args.x)))
 
-    def batch_norm_backward(  # type: ignore[override]
-        self,
-        dy: Array,
-        x: Array,
-        gamma: Array | None,
-        beta: Array | None,
-        mean: Array,
-        rstd: Array,
-        *,
-        train: bool,
-        count: Array = None,
-        sums: tuple[Array, Array] | None = None,
-        mask: Array | None = None,
-        activation: str | None = None,
-        active: Array | None = None,
-        residual: bool = False,
-        out: Array | None = None,
-    ) -> BatchNormBackward:
-        if mask is None and self._fuses(x):
-            relu = activation is not None
-            total = (None, None, None) if sums is None else (count, *sums)
-            grads: BatchNormBackward | None = self._kernels.backward(
-                dy, x, gamma, beta, mean, rstd, active, *total, out, train, relu, residual
-            )
+    def batch_norm_backward(self, args: BackwardArguments) -> BatchNormBackward:
+        if args.mask is None and self._fuses(args.x):
+            grads: BatchNormBackward | None = self._kernels.backward(args)
             if grads is not None:
                 return grads
-        options: dict[str, Any] = {"mask": mask, "activation": activation, "residual": residual, "out": out}
-        options |= {"train": train, "count": count, "sums": sums, "active": self._plain_bits(active, x)}
-        return super().batch_norm_backward(dy, x, gamma, beta, mean, rstd, **options)
+        return super().batch_norm_backward(args._replace(active=self._reference_bits(args.active, args.x)))
 
-    def matmul(self, a: Array, b: Array) -> Array:
+    def matmul(self, a: Any, b: Any) -> Array:
         """BLAS, and a kernel where `a` is large and mostly 0, as images are; each replica by itself."""
         found = None if self._kernels is None else self._kernels.sparse_product(a, b)
         if found is None:
@@ -219,28 +157,14 @@ class NumpyBackend(Backend):
         loss, gradient = self._kernels.softmax_cross_entropy(z, *given, shared)
         return loss.reshape(logits.shape[:-2])[()], gradient.reshape(logits.shape)
 
-    def optimizer_step(  # type: ignore[override]
-        self,
-        rule: str,
-        p: Array,
-        g: Array,
-        memory: Sequence[Array],
-        lr: Array | float,
-        *,
-        decays: Sequence[float] = (),
-        eps: float = 0.0,
-        weight_decay: float = 0.0,
-        step: int = 1,
-    ) -> None:
-        arrays = (rule, p, g, memory, lr)
-        if self._kernels is None or not self._kernels.optimizer_step(*arrays, decays, eps, weight_decay, step):
-            settings: dict[str, Any] = {"decays": decays, "eps": eps, "weight_decay": weight_decay, "step": step}
-            super().optimizer_step(*arrays, **settings)
+    def optimizer_step(self, args: StepArguments) -> None:
+        if self._kernels is None or not self._kernels.optimizer_step(args):
+            super().optimizer_step(args)
 
     def _fuses(self, x: Array) -> bool:
         return self._kernels is not None and x.dtype.char in _FUSED and x.size > 0
 
-    def _plain_bits(self, active: Array | None, x: Array) -> Array | None:
+    def _reference_bits(self, active: Any, x: Array) -> Array | None:
         """The kernels' bits, which begin anew with each row that they walk, as the reference packs them."""
         if active is None or not self._fuses(x):
             return active
@@ -249,7 +173,7 @@ class NumpyBackend(Backend):
         return pack_bits(np, flags.reshape(x.shape[0], -1)[:, : x[0].size] != 0)
 
     def _kernel_bits(self, active: Array | None, x: Array) -> Array | None:
-        """The inverse of `_plain_bits`."""
+        """The inverse of `_reference_bits`."""
         if active is None or not self._fuses(x):
             return active
         rows, width = self._kernels.walked_rows(x.shape)

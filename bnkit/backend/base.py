@@ -11,11 +11,10 @@ import numpy as np
 from bnkit import reference
 from bnkit.backend.layout import Layout, is_int, make_layout, memory_order
 from bnkit.backend.messages import shown
+from bnkit.reference import Array as Array  # for those who import this module
 
 T = TypeVar("T")
-Array = Any
 Key = tuple[int | Sequence[int], int, int]
-_FLOAT32 = np.dtype("float32")
 
 
 class BackendError(RuntimeError):
@@ -132,10 +131,8 @@ class Backend:
         return None
 
     def layout(self, x: Array, axis: int | tuple[int, ...]) -> Layout:
-        """How x is walked when everything but `axis` is reduced."""
-        flags = getattr(x, "flags", None)  # asked first, since most arrays are in C order
-        memory = None if flags is not None and flags.c_contiguous else memory_order(x)
-        return make_layout(tuple(x.shape), axis, memory)
+        """How an op walks x when it reduces every axis but `axis`."""
+        return make_layout(tuple(x.shape), axis, memory_order(x))
 
     def view(self, x: Array, axis: int | tuple[int, ...]) -> Array:
         """x as `(groups, rows, channels, inner)`, C contiguous; `layout` is what a backend may override.
@@ -174,48 +171,20 @@ class Backend:
         drawn = reference.uniform(self.xp, blocks, (key_words[0], key_words[1]), (layer, step & 0xFFFFFFFF, step >> 32))
         return self.xp.reshape(drawn, (seeds.shape[0], -1))[:, :size]
 
-    def batch_norm_moments(self, x: Array, **options: Any) -> reference.Moments:
-        return reference.batch_norm_moments(self.xp, x, **options)
+    def batch_norm_moments(self, args: reference.MomentsArguments) -> reference.Moments:
+        return reference.batch_norm_moments(self.xp, args)
 
-    def batch_norm_train(
-        self,
-        x: Array,
-        gamma: Array | None,
-        beta: Array | None,
-        running_mean: Array | None,
-        running_var: Array | None,
-        **options: Any,
-    ) -> reference.BatchNormTrain:
-        return reference.batch_norm_train(self.xp, x, gamma, beta, running_mean, running_var, **options)
+    def batch_norm_train(self, args: reference.TrainArguments) -> reference.BatchNormTrain:
+        return reference.batch_norm_train(self.xp, args)
 
-    def batch_norm_inference(
-        self, x: Array, gamma: Array | None, beta: Array | None, mean: Array, var: Array, **options: Any
-    ) -> tuple[Array, Array | None]:
-        return reference.batch_norm_inference(self.xp, x, gamma, beta, mean, var, **options)
+    def batch_norm_inference(self, args: reference.InferenceArguments) -> tuple[Array, Array | None]:
+        return reference.batch_norm_inference(self.xp, args)
 
-    def batch_norm_gradient_sums(
-        self,
-        dy: Array,
-        x: Array,
-        gamma: Array | None,
-        beta: Array | None,
-        mean: Array,
-        rstd: Array,
-        **options: Any,
-    ) -> tuple[Array, Array]:
-        return reference.batch_norm_gradient_sums(self.xp, dy, x, gamma, beta, mean, rstd, **options)
+    def batch_norm_gradient_sums(self, args: reference.GradientSumsArguments) -> tuple[Array, Array]:
+        return reference.batch_norm_gradient_sums(self.xp, args)
 
-    def batch_norm_backward(
-        self,
-        dy: Array,
-        x: Array,
-        gamma: Array | None,
-        beta: Array | None,
-        mean: Array,
-        rstd: Array,
-        **options: Any,
-    ) -> reference.BatchNormBackward:
-        return reference.batch_norm_backward(self.xp, dy, x, gamma, beta, mean, rstd, **options)
+    def batch_norm_backward(self, args: reference.BackwardArguments) -> reference.BatchNormBackward:
+        return reference.batch_norm_backward(self.xp, args)
 
     def matmul(self, a: Array, b: Array) -> Array:
         return reference.matmul(self.xp, a, b)
@@ -223,21 +192,16 @@ class Backend:
     def softmax_cross_entropy(self, logits: Array, target: Array) -> tuple[Array, Array]:
         return reference.softmax_cross_entropy(self.xp, logits, target)
 
-    def optimizer_step(
-        self, rule: str, p: Array, g: Array, memory: Sequence[Array], lr: Array | float, **settings: Any
-    ) -> None:
-        reference.optimizer_step(self.xp, rule, p, g, memory, lr, **settings)
+    def optimizer_step(self, args: reference.StepArguments) -> None:
+        reference.optimizer_step(self.xp, args)
 
 
 def dtype_name(a: Array) -> str:
     """The dtype of an array by its plain name, also where the library wraps it: "float32", "bfloat16"."""
-    dtype = a.dtype
-    if dtype is _FLOAT32:  # the most frequent one; the look-up below takes three times as long
-        return "float32"
-    return _dtype_name(type(dtype).__module__, dtype)
+    return _dtype_name(type(a.dtype).__module__, a.dtype)
 
 
-@functools.cache  # NumPy works the name out each time; the module keeps dtypes of two libraries from being compared
+@functools.cache  # NumPy computes a name anew each time. The module keeps apart the dtypes of two libraries.
 def _dtype_name(_: str, dtype: Any) -> str:
     name = getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
     return name if getattr(dtype, "isnative", True) else f"{name} in foreign byte order"

@@ -173,6 +173,7 @@ def check_out(out: Array, x: Array, backend: Backend) -> None:
 
 
 def check_apart(name: str, array: Array, others: Mapping[str, Array | None], backend: Backend) -> None:
+    """A write to `array` changes none of the others."""
     for other_name, other in others.items():
         if other is not None and backend.overlap(array, other):
             raise ValueError(f"{name} must not overlap {other_name} in memory; pass another array")

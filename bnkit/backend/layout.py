@@ -6,8 +6,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from bnkit.backend.messages import shown
-
-Array = Any  # an array of whichever library the backend wraps
+from bnkit.reference import Array
 
 
 class Layout(NamedTuple):
@@ -22,6 +21,7 @@ class Layout(NamedTuple):
     batch: int  # the axis of the batch: the first one that is reduced
     parameters: tuple[int, ...]  # the shape of the parameters
     flat: tuple[int, int]  # their shape as an op takes them: (groups, channels)
+    elements: int  # of a channel
     plain: bool  # all orders are the array's own: `view` and `restore` are a reshape
 
     def view(self, xp: Any, a: Array) -> Array:
@@ -43,10 +43,8 @@ class Layout(NamedTuple):
 
 def reshape(xp: Any, a: Array, shape: tuple[int, ...]) -> Array:
     """By the array's own method where it has one: NumPy's function takes six times as long."""
-    try:
-        return a.reshape(shape)
-    except AttributeError:
-        return xp.reshape(a, shape)
+    method = getattr(a, "reshape", None)
+    return xp.reshape(a, shape) if method is None else method(shape)
 
 
 def contiguous(xp: Any, a: Array, shape: tuple[int, ...]) -> Array:
@@ -155,7 +153,8 @@ def _make_layout(shape: tuple[int, ...], axes: tuple[int, ...], memory: tuple[in
     batch = next((a for a in identity if a not in axes), 0)
     parameters, flat = tuple(shape[a] for a in axes), (view[0], view[2])
     plain = order == memory == identity
-    return Layout(order, view, dims, _inverse(order), memory, axes, batch, parameters, flat, plain)
+    elements = view[1] * view[3]
+    return Layout(order, view, dims, _inverse(order), memory, axes, batch, parameters, flat, elements, plain)
 
 
 def _reads_as_view(order: tuple[int, ...], axes: tuple[int, ...], grouped: bool) -> bool:

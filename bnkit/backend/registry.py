@@ -94,7 +94,7 @@ def backend_of(*arrays: Array | None) -> Backend:
     'numpy'
     """
     found: Backend | None = None
-    first: Array = None
+    first: Array | None = None
     for array in arrays:
         if array is None:
             continue
@@ -201,7 +201,7 @@ def _automatic() -> Backend:
     return get_backend(_auto_choice[0])
 
 
-def owner(array: Array, name: str = "every array") -> Backend:
+def owner(array: Array | None, name: str = "every array") -> Backend:
     """The backend of one array; where it has none, the TypeError calls the array `name`."""
     array_type = type(array)
     if (known := known_backends.get(array_type)) is not None:
@@ -209,6 +209,7 @@ def owner(array: Array, name: str = "every array") -> Backend:
     if array_type not in _by_array_type:
         _by_array_type[array_type] = _owning_class(array_type, name)
     found = _by_array_type[array_type]
+    assert array is not None
     key = found.key_of(array)
     backend = _instances.get(key) or get_backend(key)
     if getattr(found.key_of, "__func__", None) is Backend.key_of.__func__:  # type: ignore[attr-defined]
@@ -242,5 +243,5 @@ def _remedy(array_type: type) -> str:
     return "pass an array"
 
 
-def _kind(array: Array, backend: Backend) -> str:
+def _kind(array: Array | None, backend: Backend) -> str:
     return f"{type(array).__module__.partition('.')[0]} on {backend.key}"

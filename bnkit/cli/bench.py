@@ -1,4 +1,4 @@
-"""`bnkit bench`: every case and op beside the machine's copy bandwidth, the reference ops and other libraries."""
+"""`bnkit bench`: the time of every case and op, compared with a copy, the reference ops and other libraries."""
 
 import contextlib
 import os
@@ -14,15 +14,7 @@ from bnkit.backend import Backend, get_backend
 from bnkit.cli import bench_text, results
 from bnkit.cli.interrupts import held_on_demand
 from bnkit.cli.progress import progress
-from bnkit.cli.shared import (
-    BackendOption,
-    DataDirOption,
-    DataOption,
-    OverwriteOption,
-    as_usage,
-    need,
-    prepare,
-)
+from bnkit.cli.shared import BackendOption, DataDirOption, DataOption, OverwriteOption, as_usage, need, prepare
 from bnkit.data.files import check_target
 from bnkit.lab.benchmark import experiment, measure
 from bnkit.lab.benchmark import rows as benchmark
@@ -40,30 +32,40 @@ def bench(
     cases: Annotated[
         str | None,
         typer.Option(
-            help="Names of cases or parts of them, as in 100x100,NHWC; else all of batch norm's. weight-scale is the "
-            "tutorial's experiment, with --data, and takes minutes; the other options are batch norm's."
+            help="Names of cases or parts of names, such as 100x100,NHWC; the default is every case of batch norm. "
+            "weight-scale is the tutorial's experiment: it reads --data, ignores --ops and --dtypes, and takes minutes."
         ),
     ] = None,
     ops: Annotated[
         str | None,
         typer.Option(
-            help=f"Among {', '.join(measure.OPS)}; else all of these. Or {', '.join(measure.UPDATES)}: an optimizer's, "
-            "over as many parameters as a case has elements."
+            help=f"Among {', '.join(measure.OPS)}; the default is all of these. Or {', '.join(measure.UPDATES)}: "
+            "a step of an optimizer, with one parameter for each element of the case."
         ),
     ] = None,
     dtypes: Annotated[str, typer.Option(help=f"Among {', '.join(DTYPES)}.")] = "float32",
-    layouts: Annotated[str | None, typer.Option(help=f"Among {', '.join(measure.LAYOUTS)}; else all.")] = None,
+    layouts: Annotated[
+        str | None, typer.Option(help=f"Among {', '.join(measure.LAYOUTS)}; the default is all.")
+    ] = None,
     backend: BackendOption = None,
     against: Annotated[
-        str | None, typer.Option(help=f"Peers, each in a process of its own: {', '.join(PACKAGES)}.")
+        str | None, typer.Option(help=f"Other libraries, each in a separate process: {', '.join(PACKAGES)}.")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.001, help="Of bnkit, and of each peer, in a row.")] = 0.5,
-    reference: Annotated[bool, typer.Option(help="Time the reference ops too; on big tensors once.")] = True,
+    seconds: Annotated[float, typer.Option(min=0.001, help="Time of bnkit, and of each peer, in a row.")] = 0.5,
+    reference: Annotated[
+        bool, typer.Option(help="Also time the reference ops, with one call on large tensors.")
+    ] = True,
     data: DataOption = "digits",
     data_dir: DataDirOption = None,
-    json: Annotated[Path | None, typer.Option(help="Write settings, versions, machine and rows.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the share of the copy bandwidth over the sizes.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Short rows of small cases, to see that it works.")] = False,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the settings, versions, machine and rows to this file.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the share of the copy bandwidth by size into this file.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Measure small cases for a short time, to see that the command works.")
+    ] = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Time batch norm, and compare it with the machine's copy bandwidth and with other libraries."""
@@ -77,7 +79,7 @@ def bench(
         if of_batch_norm or not names:
             chosen = benchmark.chosen_cases(known, of_batch_norm, _list(layouts, "layouts"), quick=quick)
         elif plot is not None:
-            raise ValueError("plot must be left out where no case of batch norm is measured")
+            raise ValueError("plot must be left out if no case of batch norm is measured")
         settings = Settings(
             cases=tuple(case.name for case in chosen),
             ops=_among(ops, "ops", [*measure.OPS, *measure.UPDATES]) or tuple(measure.OPS),
@@ -91,13 +93,13 @@ def bench(
         )
         benchmark.check_updates(settings)
         if plot is not None and not any(op in measure.OPS for op in settings.ops):
-            raise ValueError("plot must be left out where no op of batch norm is measured")
+            raise ValueError("plot must be left out if no op of batch norm is measured")
         _check_peers(settings, device)
     for peer in settings.against:
         check_installed(peer)
     _check_files(json, plot, overwrite=overwrite)
     work = None if settings.experiment is None else problem(settings.experiment)
-    threads = device.details().get("threads") or os.cpu_count() or 1  # beside a GPU they only prepare
+    threads = device.details().get("threads") or os.cpu_count() or 1  # on a GPU the peers' threads only launch
     place = "cpu" if on_host else f"cuda:{device.device}"
     with device.scope(), contextlib.ExitStack() as processes:
         peers = [processes.enter_context(contextlib.closing(_start(name, threads, place))) for name in settings.against]
@@ -113,9 +115,9 @@ def _measure(
     json: Path | None,
     plot: Path | None,
 ) -> None:
-    """Print a row as soon as it is measured; the files come last, also of a run that was interrupted.
+    """Print each row as soon as it is measured, and write the files at the end.
 
-    An interrupted run leaves an earlier file as it is, and writes its rows beside that.
+    An interrupted run writes its rows too. It does not replace an existing file: its rows go to NAME_part.
     """
     console = Console(soft_wrap=True, highlight=False)
     rows: list[Row] = []
@@ -150,13 +152,13 @@ def _measure(
         results.write(files)
 
     with held_on_demand() as hold_interrupts, contextlib.ExitStack() as at_the_end:
-        # The last comes first, and each of them also when another fails: stdout may be a pipe that nobody reads.
+        # The callbacks run in reverse order, and each runs even if another fails: stdout may be a closed pipe.
         at_the_end.callback(keep)
         at_the_end.callback(summarize)
         at_the_end.callback(hold_interrupts)
         with progress("starting", "rows", total=len(items) + (work is not None), console=console) as tell:
 
-            def told(row: Row) -> None:
+            def add(row: Row) -> None:
                 rows.append(row)
                 console.print(bench_text.line(row, names), markup=False)
                 tell(len(rows))
@@ -167,10 +169,10 @@ def _measure(
                 settings, items, device, peers, bandwidth,
                 on_start=lambda item: tell(len(rows), text=item.name),
             ):  # fmt: skip
-                told(row)
+                add(row)
             if work is not None:
                 tell(len(rows), text=experiment.NAME)
-                told(experiment.row(work, device, peers))
+                add(experiment.row(work, device, peers))
                 console.print(bench_text.products_line(rows[-1]), markup=False)
             hold_interrupts()
 
@@ -195,7 +197,7 @@ def _start(name: str, threads: int, place: str) -> Peer:
     try:
         return Peer(name, command(name, threads, place), threads)
     except PeerError as error:
-        raise PeerError(f"peer {name} {error}; see whether python can import it", alive=False) from error
+        raise PeerError(f"peer {name} {error}; check that Python can import it", alive=False) from error
 
 
 def _check_files(json: Path | None, plot: Path | None, *, overwrite: bool) -> None:
@@ -216,7 +218,7 @@ def _check_files(json: Path | None, plot: Path | None, *, overwrite: bool) -> No
 
 
 def _list(text: str | None, option: str) -> tuple[str, ...]:
-    """What lies between the commas, () where the option is left out; ValueError where it is empty, as by a variable."""
+    """The values between the commas; () without the option; ValueError for an empty text, as from an unset variable."""
     values = tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
     if text is not None and not values:
         raise ValueError(f"{option} must name at least one, got {text!r}; or leave it out")
@@ -232,7 +234,7 @@ def _among(text: str | None, option: str, names: Collection[str]) -> tuple[str, 
 
 
 def _command(context: typer.Context) -> str:
-    """The command as it was given, for whoever finds the file."""
+    """The command line of this run, which the result file records."""
     parts = ["bnkit", "bench"]
     for parameter in context.command.params:
         source = context.get_parameter_source(str(parameter.name))

@@ -9,7 +9,7 @@ _LEFT = {"case": 18, "op": 27, "dtype": 8}
 _RIGHT = {"µs": 10, "quartiles": 19, "GB/s": 6, "share": 6, "/floor": 7, "ref": 7}
 LEGEND = (
     "share: GB/s over the copy bandwidth. GB/s counts the bytes that the op must move if it reads its inputs once.",
-    "/floor: the time over what a copy of these bytes would take.",
+    "/floor: the time over the time of a copy of these bytes.",
     "ref and each peer: the time of the reference op or the peer over bnkit's; above 1, bnkit is faster.",
 )
 _DEPTH = {"function": "", "op": " (op)", "layer": " (layer)", "experiment": ""}
@@ -20,7 +20,7 @@ def head(peers: Sequence[str]) -> str:
 
 
 def line(row: Row, peers: Sequence[str]) -> str:
-    """The row; in the columns of the reference ops and the peers, their time / bnkit's."""
+    """The row as text. The columns of the reference ops and the peers show their time / bnkit's."""
     ratios = [None if row["reference"] is None else row["reference"]["ratio"]]
     ratios += [summary.ratio(row, peer) for peer in peers]
     figures = [f"{row['median_us']:.1f}", f"{row['low_us']:.1f}–{row['high_us']:.1f}"]
@@ -30,25 +30,25 @@ def line(row: Row, peers: Sequence[str]) -> str:
 
 
 def products_line(row: Row) -> str:
-    """What the experiment's matrix products come to."""
+    """The rate of the experiment's matrix products, as a line."""
     return (
-        f"{row['case']}: {row['flops'] / 1e9:.0f} GFLOP of products, {row['gflop_per_s']:.1f} GFLOP/s; large ones have "
-        f"{row['product_gflop_per_s']:.1f} GFLOP/s: {row['share_of_products']:.0%} of the products' floor"
+        f"{row['case']}: {row['flops'] / 1e9:.0f} GFLOP of products, {row['gflop_per_s']:.1f} GFLOP/s; large ones "
+        f"reach {row['product_gflop_per_s']:.1f} GFLOP/s: {row['share_of_products']:.0%} of the products' floor"
     )
 
 
 def newly_lost(rows: Sequence[Row]) -> list[str]:
-    """Why a peer has no figure in the last row, where no row before it said the same."""
-    told = {(name, found.get("skipped")) for row in rows[:-1] for name, found in row["peers"].items()}
+    """One line for each peer without a figure in the last row, unless an earlier row had the same reason."""
+    earlier = {(name, figures.get("skipped")) for row in rows[:-1] for name, figures in row["peers"].items()}
     return [
-        f"{name}: no figure, {found['skipped']}"
-        for name, found in rows[-1]["peers"].items()
-        if "skipped" in found and (name, found["skipped"]) not in told
+        f"{name}: no figure, {figures['skipped']}"
+        for name, figures in rows[-1]["peers"].items()
+        if "skipped" in figures and (name, figures["skipped"]) not in earlier
     ]
 
 
 def summary_line(rows: Sequence[Row], peer: str) -> str:
-    """The geometric mean and the worst row against a peer."""
+    """The geometric mean and the worst row of a peer, as a line."""
     result = summary.against(rows, peer)
     if result is None:
         return f"{peer}: no figure in any row"

@@ -1,4 +1,4 @@
-"""`bnkit info`: what every backend is, and why one is not usable."""
+"""`bnkit info`: each backend with its device and versions, or the reason why it is not usable."""
 
 import json
 import platform
@@ -14,7 +14,7 @@ from bnkit.backend import BackendError, BackendInfo, backends, get_backend
 
 
 def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show the backends: usable or why not, device, versions, threads, SIMD level, compiled kernels."""
+    """Show each backend: whether it is usable, its device, versions, threads, SIMD level and compiled kernels."""
     known = backends()
     try:
         default = get_backend().key

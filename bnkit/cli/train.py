@@ -4,7 +4,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import numpy as np
 import typer
@@ -46,7 +46,7 @@ def train(
     affine: Annotated[bool, typer.Option(help="Batch norm learns gamma and beta.")] = True,
     track: Annotated[bool, typer.Option(help="Batch norm keeps running statistics.")] = True,
     ghost: Annotated[int | None, typer.Option(min=1, help="Rows of a ghost batch.")] = None,
-    bias: Annotated[bool, typer.Option(help="A bias also before batch norm.")] = True,
+    bias: Annotated[bool, typer.Option(help="A bias before batch norm too.")] = True,
     init: Annotated[str, typer.Option(help="he, xavier or a standard deviation; with replicas, a,b,c.")] = "he",
     dropout: Annotated[float, typer.Option(help="Probability that a hidden value is dropped.")] = 0.0,
     weight_decay: Annotated[float, typer.Option(help="λ in ½ λ ΣW².")] = 0.0,
@@ -54,22 +54,22 @@ def train(
     optimizer: Annotated[str, one_of(optim.BY_NAME, "The optimizer")] = "sgd",
     lr: Annotated[str | None, typer.Option(help="Learning rate; with replicas, a,b,c.")] = None,
     epochs: EpochsOption = 20,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows of an update.")] = 100,
-    seed: Annotated[str, typer.Option(help="Of weights, dropout and order; with replicas, a,b,c.")] = "0",
-    drop_last: Annotated[bool, typer.Option("--drop-last", help="Leave out a last batch that is smaller.")] = False,
-    patience: Annotated[int | None, typer.Option(min=1, help="Stop after so many epochs without progress.")] = None,
-    monitor: Annotated[str, one_of(METRICS, "What must progress")] = "test_accuracy",
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 100,
+    seed: Annotated[str, typer.Option(help="Seed of weights, dropout and batches; with replicas, a,b,c.")] = "0",
+    drop_last: Annotated[bool, typer.Option("--drop-last", help="Leave out the last batch if it is smaller.")] = False,
+    patience: Annotated[int | None, typer.Option(min=1, help="Stop after N epochs without improvement.")] = None,
+    monitor: Annotated[str, one_of(METRICS, "The metric for --patience and --restore-best")] = "test_accuracy",
     restore_best: Annotated[bool, typer.Option("--restore-best", help="Save the best epoch's network.")] = False,
-    checkpoint: Annotated[Path | None, typer.Option(help="Written each epoch; a killed run goes on from it.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Written each epoch; a killed run resumes from it.")] = None,
     backend: BackendOption = None,
-    dtype: Annotated[str, one_of(("float32", "float64"), "Of the network")] = "float32",
+    dtype: Annotated[str, one_of(("float32", "float64"), "The dtype of the network")] = "float32",
     out: Annotated[Path, typer.Option(help="The file for the trained network.")] = Path("model.npz"),
     overwrite: OverwriteOption = False,
 ) -> None:
     """Train one MLP on a dataset, save it, and print its test accuracy.
 
-    With --checkpoint, the same command resumes a training that was killed, and writes the network of a finished one
-    again. Where a network diverges, the exit code is 1. Nothing is saved where all of them did.
+    With --checkpoint, the same command resumes a killed training, or writes the network of a finished one again. If a
+    network diverges, the exit code is 1. If all diverge, nothing is saved.
     """
     if checkpoint is not None and checkpoint.resolve() == out.resolve():
         raise typer.BadParameter(f"must be another file than --out, got {out} for both", param_hint="--checkpoint")
@@ -101,15 +101,15 @@ def train(
             check_target(path)
     print_settings("train", {"data": repr(loaded), **model.config, "optimizer": repr(stepper), "epochs": epochs})
     stopping = EarlyStopping(monitor, patience=patience or epochs, restore_best=restore_best)
-    done: list[Record] = []
+    finished: list[Record] = []
 
     def show(record: Record, _: MLP) -> bool:
-        done.append(record)
+        finished.append(record)
         text = f"loss {_mean(record['loss']):.4f}, test accuracy {_mean(record['test_accuracy']):.4f}"
         tell(record["epoch"], text=text)
-        return bool(np.all(record["diverged"]))  # nothing can come of further epochs
+        return bool(np.all(record["diverged"]))  # stop: no replica can recover
 
-    with held_on_demand() as hold_interrupts, _plain_warnings() as said:
+    with held_on_demand() as hold_interrupts, _plain_warnings() as warned:
         try:
             with progress("training", "epochs", total=epochs) as tell, as_usage():
                 records = fit(
@@ -124,18 +124,18 @@ def train(
                     checkpoint=checkpoint,
                 )
         except OSError as error:
-            if not done:
+            if not finished:
                 raise
-            hold_interrupts()  # the checkpoint cannot be written any more, the network perhaps can
+            hold_interrupts()  # the checkpoint cannot be written, but perhaps the network can
             _save(model, out)
-            raise OSError(f"{error}; {out} holds the network after epoch {done[-1]['epoch']}") from error
+            raise OSError(f"{error}; {out} holds the network after epoch {finished[-1]['epoch']}") from error
         hold_interrupts()
         try:
             _print_result(records, stopping)
-        finally:  # stdout may be a pipe that nobody reads any more
+        finally:  # stdout may be a closed pipe
             _save(model, out)
     if np.any(records[-1]["diverged"]):
-        if not said:
+        if not warned:
             first = next(record["epoch"] for record in records if np.any(record["diverged"]))
             typer.echo(f"bnkit: the training had diverged in epoch {first}, before it was resumed", err=True)
         raise typer.Exit(1)
@@ -143,25 +143,32 @@ def train(
 
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[list[str]]:
-    """Print what `fit` says of divergence as a line on stderr; the texts so far are yielded."""
-    said: list[str] = []
+    """Print each DivergenceWarning of `fit` as a line on stderr, and collect the texts in the yielded list."""
+    warned: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("always", DivergenceWarning)
         show = warnings.showwarning
 
-        def echo(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        def echo(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
             if not issubclass(category, DivergenceWarning):
-                show(message, category, *place, **options)
+                show(message, category, filename, lineno, file, line)
                 return
-            said.append(str(message))
+            warned.append(str(message))
             typer.echo(f"bnkit: {message}", err=True)
 
         warnings.showwarning = echo
-        yield said
+        yield warned
 
 
 def _print_result(records: Sequence[Record], stopping: EarlyStopping) -> None:
-    """Print the metrics of the saved network: the best one with restore_best, else the last."""
+    """Print the metrics of the saved network: of the best epoch with restore_best, else of the last."""
     last = records[-1]["epoch"]
     epochs = np.atleast_1d(last)
     if stopping.restore_best:
@@ -175,27 +182,28 @@ def _print_result(records: Sequence[Record], stopping: EarlyStopping) -> None:
 
 
 def _save(model: MLP, out: Path) -> None:
-    """Write the model if at least one replica has finite parameters."""
+    """Write the model, unless every replica has diverged."""
     if np.any(model.backend.to_numpy(model.finite())):
         results.write({out: model.save})
         return
-    kept = f"{out} stays as it was" if out.exists() else f"{out} is not written"
-    typer.echo(f"bnkit: {kept}, since the network diverged", err=True)
+    outcome = f"{out} stays as it was" if out.exists() else f"{out} is not written"
+    typer.echo(f"bnkit: {outcome}, since the network diverged", err=True)
 
 
 def _holds_network_of(checkpoint: Path | None, out: Path) -> bool:
-    """Whether the file `out` holds the very network from which the training resumes."""
+    """Whether `out` holds the network from which the training resumes, so that it may be overwritten."""
     if checkpoint is None:
         return False
     try:
-        (_, kept), (_, saved) = archive.load(checkpoint, "fit"), archive.load(out, "mlp")
+        (_, resumed), (_, saved) = archive.load(checkpoint, "fit"), archive.load(out, "mlp")
     except (OSError, ValueError):
         return False
-    # The best network of replicas has the last count of batches, and each replica's arrays are of another epoch.
+    # The counts of batches are no evidence: restore_best mixes the replicas' epochs, but keeps the last count.
     arrays = {name: array for name, array in saved.items() if array.ndim > 0}
     return any(
         all(
-            f"{prefix}{name}" in kept and kept[f"{prefix}{name}"].tobytes() == a.tobytes() for name, a in arrays.items()
+            f"{prefix}{name}" in resumed and resumed[f"{prefix}{name}"].tobytes() == a.tobytes()
+            for name, a in arrays.items()
         )
         for prefix in ("", "best/")
     )
@@ -207,8 +215,8 @@ def _sizes(text: str) -> list[int]:
 
 
 def _list(text: str, name: str, convert: Any) -> Any:
-    """One value, or a list of those between commas."""
-    values = [_convert(part.strip(), name, convert) for part in text.split(",")]
+    """The value of a text without commas, else the list of values."""
+    values = [_convert(item.strip(), name, convert) for item in text.split(",")]
     return values if len(values) > 1 else values[0]
 
 

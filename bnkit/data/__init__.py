@@ -16,15 +16,15 @@ __all__ = ["IDX_DTYPES", "LOADERS", "MIRRORS", "MNIST_SHA256", "Dataset", "load"
 def load(name: str, *, path: str | os.PathLike[str] | None = None) -> Dataset:
     """Return the dataset called `name`: "mnist", "digits" or "synthetic".
 
-    path: the data directory for MNIST, which holds the four files, compressed or not, in itself or in its folder
-    `mnist`. Without it, the one that `BNKIT_DATA_DIR` names; without both, the user's cache, filled by download if
-    need be. A directory that was named is never downloaded into. The other two datasets do not read it.
+    path: the directory of MNIST's four files, compressed or not; they may lie in its folder `mnist`. The default is
+    `BNKIT_DATA_DIR`. If that is not set either, MNIST is downloaded into the user's cache, once. Nothing is ever
+    downloaded into a named directory. The other two datasets ignore `path`.
 
-    digits: scikit-learn's 8x8 digits, 1,437 to train and 360 to test: the first 80 % and the rest of
-    `np.random.default_rng(0).permutation(1797)`. synthetic: 10 Gaussian blobs in 64 features, 1,000 and 500.
+    digits: scikit-learn's 8x8 digits in the order `np.random.default_rng(0).permutation(1797)`, 1,437 to train and 360
+    to test. synthetic: 10 Gaussian blobs in 64 features, 1,000 to train and 500 to test.
 
-    Raises ValueError for an unknown name and for a damaged or foreign file, FileNotFoundError where a named directory
-    lacks a file, ConnectionError where a download fails, ImportError where the `demo` extra is needed and absent.
+    Raises ValueError for an unknown name and for a damaged or foreign file, FileNotFoundError if the directory lacks a
+    file, ConnectionError if a download fails, ImportError if a package of the `demo` extra is missing.
 
         >>> bnkit.data.load("synthetic")
         Dataset(x_train=(1000, 64), t_train=(1000,), x_test=(500, 64), t_test=(500,))
@@ -39,7 +39,7 @@ LOADERS: dict[str, Callable[[str | os.PathLike[str] | None], Dataset]] = {
     "digits": digits.load,
     "synthetic": synthetic.load,
 }
-"""Every dataset's name -> what loads it from a data directory or None."""
+"""The function that loads each dataset, from a data directory or None."""
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""What a dataset is: a training and a test part, as host NumPy arrays."""
+"""`Dataset`: a training and a test part, as host NumPy arrays."""
 
 import importlib
 from typing import Any, NamedTuple
@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 INSTALL_DEMO = "in a clone of the repository, run pip install '.[demo]'"
-"""The remedy for a missing package of the extra `demo`; bnkit is not on PyPI."""
+"""The remedy for a missing package of the extra `demo`, since bnkit is not on PyPI."""
 
 
 class Dataset(NamedTuple):
-    """A training and a test part: x float32 (N, D) in [0, 1], t int64 (N,) from 0; unpacks into its four arrays."""
+    """A training and a test part: x float32 (N, D) in [0, 1], t int64 (N,) labels from 0; a tuple of four arrays."""
 
     x_train: npt.NDArray[np.float32]
     t_train: npt.NDArray[np.int64]
@@ -20,7 +20,7 @@ class Dataset(NamedTuple):
 
     @property
     def classes(self) -> int:
-        """The number of classes: the largest label of either part, plus one."""
+        """The number of classes: the largest label plus one."""
         return int(max(self.t_train.max(), self.t_test.max())) + 1
 
     def __repr__(self) -> str:

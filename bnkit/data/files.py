@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all: a reader never meets half of it."""
+"""Files that are written whole or not at all, so that no reader sees half a file."""
 
 import contextlib
 import os
@@ -10,21 +10,21 @@ from typing import IO, Any
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str], *, mode: str = "wb") -> Iterator[IO[Any]]:
-    """A file that takes the place of `path` once it is written and synced; on an error `path` stays as it was."""
-    target = Path(path).resolve()  # through links, which stay
+    """A file that replaces `path` after it is written and synced. On an error `path` stays as it was."""
+    target = Path(path).resolve()  # follow links, and keep them
     check_target(target)
     try:
         with _beside(target, mode) as file:
             yield file
     except OSError as error:
-        # A disk that is full names none, and nobody knows the temporary file's name.
+        # A full disk names no file, and other errors name the temporary file.
         error.filename = os.fspath(path)
         raise
 
 
 @contextlib.contextmanager
 def _beside(target: Path, mode: str) -> Iterator[IO[Any]]:
-    """A temporary file in the folder of `target`, which it becomes in the end."""
+    """A temporary file in the folder of `target`, renamed to `target` at the end."""
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".bnkit-", suffix=".part")
     try:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
@@ -40,7 +40,7 @@ def _beside(target: Path, mode: str) -> Iterator[IO[Any]]:
 
 
 def check_target(path: str | os.PathLike[str]) -> None:
-    """A file can be written at `path`: it is a regular file or nothing yet, in a folder that exists."""
+    """OSError unless `path` is in an existing folder, and is a regular file or does not exist."""
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target} must lie in an existing folder; make {target.parent}")

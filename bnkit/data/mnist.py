@@ -1,4 +1,4 @@
-"""MNIST, from a directory that the caller or `BNKIT_DATA_DIR` names, else from the user's cache, downloaded once."""
+"""MNIST from a named directory, else from `BNKIT_DATA_DIR`, else downloaded once into the user's cache."""
 
 import os
 from pathlib import Path
@@ -16,14 +16,13 @@ MNIST_SHA256: dict[str, str] = {
     "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
-"""The four original files, in the order train images, train labels, test images, test labels."""
-
+"""The SHA-256 of the four files: training images and labels, test images and labels."""
 
 MIRRORS: tuple[str, ...] = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
-"""Where the files of `MNIST_SHA256` are downloaded from, tried in turn."""
+"""The folders to download the files from, tried in this order."""
 
 
 def load(path: str | os.PathLike[str] | None) -> Dataset:
@@ -38,9 +37,9 @@ def load(path: str | os.PathLike[str] | None) -> Dataset:
 def load_mnist_raw(
     path: str | os.PathLike[str] | None = None,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Return MNIST as its files hold it: x_train (N, 28, 28), t_train (N,), x_test, t_test, all uint8.
+    """Return MNIST as in its files: x_train (N, 28, 28), t_train (N,), x_test, t_test, all uint8.
 
-    `path` and the errors are those of `load`.
+    `path` and the errors are as in `load`.
     """
     named = path if path is not None else os.environ.get("BNKIT_DATA_DIR") or None
     files = _download_mnist() if named is None else _find_mnist(as_path(named).expanduser())
@@ -64,32 +63,31 @@ def _read_labelled_images(images: Path, labels: Path) -> tuple[npt.NDArray[np.ui
 
 
 def _find_mnist(root: Path) -> list[Path]:
-    """The four files under a directory that the user named, each as .gz or without."""
+    """The four files in a directory that the user named, each with or without .gz."""
 
     def present(folder: Path) -> list[Path]:
         choices = ((folder / name, folder / name.removesuffix(".gz")) for name in MNIST_SHA256)
-        found = (next(filter(Path.is_file, pair), None) for pair in choices)
-        return [path for path in found if path is not None]
+        return [path for pair in choices if (path := next(filter(Path.is_file, pair), None)) is not None]
 
     folder = max(root / "mnist", root, key=lambda folder: len(present(folder)))
-    found = present(folder)
-    if len(found) < len(MNIST_SHA256):
-        names = {path.name.removesuffix(".gz") for path in found}
+    files = present(folder)
+    if len(files) < len(MNIST_SHA256):
+        names = {path.name.removesuffix(".gz") for path in files}
         missing = ", ".join(name for name in MNIST_SHA256 if name.removesuffix(".gz") not in names)
         raise FileNotFoundError(
             f"MNIST's {missing} not found in {folder}. Put the files there (with or without .gz), or name no data "
-            "directory (path, --data-dir, BNKIT_DATA_DIR) and they are downloaded into the user's cache."
+            "directory (path, --data-dir, BNKIT_DATA_DIR): then they are downloaded into the user's cache."
         )
-    return found
+    return files
 
 
 def _download_mnist() -> list[Path]:
-    """The four files in the user's cache, each downloaded unless it is there with the right hash."""
+    """The four files in the user's cache. Each is downloaded unless the cache has it with the right hash."""
     pooch = import_extra("pooch", "loading MNIST without a data directory")
     folder = Path(pooch.os_cache("bnkit")) / "mnist"
     logger = pooch.get_logger()
     level = logger.level
-    logger.setLevel("WARNING")  # pooch reports each download on stderr
+    logger.setLevel("WARNING")  # pooch would report each download on stderr
     try:
         return [_download(pooch, name, sha256, folder) for name, sha256 in MNIST_SHA256.items()]
     finally:
@@ -97,9 +95,9 @@ def _download_mnist() -> list[Path]:
 
 
 def _download(pooch: Any, name: str, sha256: str, folder: Path) -> Path:
-    """One file, from the first mirror that gives it with the right hash; pooch moves it into place only then."""
+    """One file, from the first mirror with the right hash. pooch moves a file into the cache only after that check."""
     requests = import_extra("requests", "downloading MNIST")
-    # timeout: seconds to connect, and between two packets. Streaming, pooch leaves the socket of a failed answer open.
+    # timeout: seconds to connect, and between two packets. stream=True leaves sockets of failed answers open.
     downloader = pooch.HTTPDownloader(timeout=(5, 30), stream=False)
     failures: list[Exception] = []
     for mirror in MIRRORS:

@@ -1,4 +1,4 @@
-"""Activations: layers without parameters, which map each element by itself."""
+"""Activations: layers without parameters that map each element separately."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from bnkit.nn.layer import Arrays
 
 
 class _Activation:
-    """What the activations share: no parameters, no state, and a cache that is y."""
+    """A layer without parameters and state, whose cache is y."""
 
     def __init__(self) -> None:
         self.params: Arrays = {}
@@ -18,7 +18,11 @@ class _Activation:
 
 
 class ReLU(_Activation):
-    """max(x, 0); its gradient is dy where x is positive and dy * 0 elsewhere."""
+    """max(x, 0); the gradient is dy where x is positive and dy * 0 elsewhere.
+
+    >>> bnkit.ReLU().forward(np.array([-1.0, 2.0]), train=True)[0]
+    array([0., 2.])
+    """
 
     def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Array]:
         xp = checks.check_array("x", x).xp
@@ -27,17 +31,21 @@ class ReLU(_Activation):
 
     def backward(self, dy: Array, cache: Array) -> tuple[Array, Arrays]:
         xp = check_backward(dy, cache)
-        # A product, because NumPy's `where` branches on every element and takes ten times as long.
+        # A product: NumPy's `where` branches on every element and takes ten times as long.
         return dy * xp.astype(cache > 0, dy.dtype), {}
 
 
 class Sigmoid(_Activation):
-    """1 / (1 + exp(-x)), without overflow."""
+    """1 / (1 + exp(-x)), without overflow.
+
+    >>> bnkit.Sigmoid().forward(np.array([-1e4, 0.0]), train=True)[0]
+    array([0. , 0.5])
+    """
 
     def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Array]:
         xp = checks.check_array("x", x).xp
         e = xp.exp(-xp.abs(x))
-        # e, or 1 where x is positive. A maximum, because NumPy's `where` branches on every element.
+        # The numerator is e, or 1 where x is positive. A maximum: NumPy's `where` branches on every element.
         y = xp.maximum(e, xp.astype(x > 0, x.dtype)) / (1 + e)
         return y, y
 
@@ -47,7 +55,11 @@ class Sigmoid(_Activation):
 
 
 class Tanh(_Activation):
-    """The hyperbolic tangent of x."""
+    """The hyperbolic tangent of x.
+
+    >>> bnkit.Tanh().forward(np.array([-1e4, 0.0]), train=True)[0]
+    array([-1.,  0.])
+    """
 
     def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, Array]:
         y = checks.check_array("x", x).xp.tanh(x)
@@ -59,7 +71,7 @@ class Tanh(_Activation):
 
 
 def check_backward(dy: Array, cache: Array) -> Any:
-    """The array namespace of dy, whose shape must be that of the array in the cache."""
+    """The array namespace of dy; ValueError unless dy has the shape of the cached array."""
     xp = checks.check_cache(dy, cache).xp
     checks.check_gradient(dy, tuple(cache.shape))
     return xp

@@ -1,4 +1,4 @@
-"""The layers of an MLP: the checks of its sizes and batch-norm options, and the layers that they describe."""
+"""The layers of an MLP, and the checks of its sizes and batch-norm options."""
 
 import itertools
 import operator
@@ -28,7 +28,7 @@ BATCH_NORM_OPTIONS = (
 
 
 def hidden_and_last(config: Mapping[str, Any], backend: Backend) -> list[Layer]:
-    """The layers of each hidden layer, and the last Linear; config: that of `MLP`."""
+    """The layers of an MLP with this `config`: those of each hidden layer, and the last Linear."""
     sizes, replicas, norm = config["sizes"], config["replicas"], config["batch_norm"]
     shared = {"backend": backend, "dtype": config["dtype"]}
     options = norm if isinstance(norm, dict) else {}
@@ -63,7 +63,7 @@ def checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def norm_options(batch_norm: bool | Mapping[str, Any]) -> dict[str, Any] | None:
-    """The options of each BatchNorm, as JSON has them; None for a network without batch norm."""
+    """The options of each BatchNorm as JSON values; None for a network without batch norm."""
     if isinstance(batch_norm, bool):
         return {} if batch_norm else None
     if not isinstance(batch_norm, Mapping):
@@ -74,7 +74,7 @@ def norm_options(batch_norm: bool | Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _plain(value: Any) -> Any:
-    """An option as JSON takes it and gives it back."""
+    """An option as a value that JSON returns unchanged."""
     if isinstance(value, (tuple, list)):
         return [_plain(v) for v in value]
     return value.item() if hasattr(value, "item") else value

@@ -1,4 +1,4 @@
-"""Named arrays and a JSON description in an .npz file that never holds a pickle."""
+"""Files with named arrays and a JSON description: .npz without pickles."""
 
 import json
 import os
@@ -17,7 +17,7 @@ _FORMAT = 1
 
 
 def save(path: Path, kind: str, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write host arrays and a JSON-able description, whole or not at all; `kind` says what they are."""
+    """Write host arrays and a JSON description, whole or not at all. kind: the type of the content, such as "mlp"."""
     text = json.dumps({"format": _FORMAT, "kind": kind, "description": description})
     with replacing(path) as file:
         np.savez(file, allow_pickle=False, **{_DESCRIPTION: np.frombuffer(text.encode(), np.uint8)}, **arrays)
@@ -32,10 +32,10 @@ def load(path: Path, kind: str) -> tuple[dict[str, Any], HostArrays]:
                 arrays = {name: file[name] for name in file.files}
             header = json.loads(arrays.pop(_DESCRIPTION).tobytes())
             actual, version, description = header["kind"], header["format"], header["description"]
-        except Exception as error:  # zip, zlib, NumPy and JSON each raise their own type for a foreign file
+        except Exception as error:  # zip, zlib, NumPy and JSON raise different types for a foreign file
             raise ValueError(
-                f"{path} must be a file written by bnkit, and is damaged or another ({type(error).__name__}); choose "
-                f"another file"
+                f"{path} must be a file written by bnkit, got a damaged or foreign file ({type(error).__name__}); "
+                f"choose another file"
             ) from error
     if (actual, version) != (kind, _FORMAT):
         raise ValueError(
@@ -50,7 +50,7 @@ def check_names(targets: Mapping[str, Array | None], arrays: Mapping[str, np.nda
         raise ValueError(f"{source} must hold {sorted(targets)}, got {sorted(arrays)}; choose another file")
     for name, array in targets.items():
         if array is None:
-            raise ValueError(f"{source} holds {name}, which this training has not; choose another file")
+            raise ValueError(f"{source} holds {name}, which this training lacks; choose another file")
         if (tuple(array.shape), dtype_name(array)) != (arrays[name].shape, dtype_name(arrays[name])):
             expected = f"{dtype_name(array)} of shape {tuple(array.shape)}"
             raise ValueError(
@@ -60,17 +60,17 @@ def check_names(targets: Mapping[str, Array | None], arrays: Mapping[str, np.nda
 
 
 def write_into(targets: Mapping[str, Array], arrays: Mapping[str, np.ndarray], backend: Backend, source: str) -> None:
-    """Write `arrays` into the arrays of the same names in `targets`, which lie on the host or on `backend`.
+    """Write `arrays` into the arrays of the same names in `targets`, which are on the host or on `backend`.
 
-    ValueError that names `source`, before anything is written, for other names, shapes or dtypes, for a read-only
-    array and for a negative running variance. NaN is no error: a network that diverged has such statistics.
+    Raises ValueError before any write for other names, shapes or dtypes, for a read-only array, and for a negative
+    running variance. NaN is no error: a network that diverged has such statistics.
     """
     check_names(targets, arrays, source)
     for name, array in arrays.items():
         if name.endswith(".running_var") and np.any(negative := array < 0):
             raise ValueError(
-                f"{source}: {name} must be at least 0, got {array[negative][0]:.3g}, which no variance is; "
-                f"compute it by bnkit.update_statistics where the file comes from, and write the file again"
+                f"{source}: {name} must be at least 0, got {array[negative][0]:.3g}; "
+                f"compute it by bnkit.update_statistics in the network of the file, and save the network again"
             )
     for name, target in targets.items():
         checks.check_writeable(name, target, backend)

@@ -13,8 +13,8 @@ from bnkit.nn.buffers import Buffers
 from bnkit.nn.layer import Arrays, Layer, call_text, computes_as, replace, views
 from bnkit.norm import arguments
 from bnkit.norm.batch_norm import batch_norm, batch_norm_backward
+from bnkit.norm.cache import BatchNormCache, any_elements
 from bnkit.norm.synchronous import Reduce
-from bnkit.norm.variants import BatchNormCache, seen
 
 
 class BatchNorm:
@@ -61,15 +61,8 @@ class BatchNorm:
             checks.check_int("features", n, least=0)
         arguments.check_decay(decay)
         arguments.check_options(
-            train=True,
-            decay=0.0 if decay is None else decay,
-            eps=eps,
-            correction=correction,
-            activation=activation,
-            ghost=ghost,
-            reduce=reduce,
+            True, 0.0 if decay is None else decay, eps, correction, activation, ghost, reduce, renorm, in_place
         )
-        arguments.check_composed(renorm=renorm, in_place=in_place, ghost=ghost, activation=activation)
         checks.check_bool("affine", affine)
         checks.check_bool("track", track)
         checks.check_bool("reuse", reuse)
@@ -169,7 +162,7 @@ class BatchNorm:
         if not self._fits(x):
             owner(x, "x")
             arguments.check_input(x, self.axis, self.features, self.dtype)
-        count = self.state.get("count")
+        count: Any = self.state.get("count")
         decay = self.decay
         arguments.check_decay(decay)  # it may have been set anew, or come from an old pickle
         if decay is None:
@@ -204,7 +197,7 @@ class BatchNorm:
             activation=activation,
             out=out,
         )
-        if moves and count is not None and (0 not in x.shape or (self.reduce is not None and seen(cache))):
+        if moves and count is not None and (0 not in x.shape or (self.reduce is not None and any_elements(cache))):
             count[...] = count.item() + 1  # `+= 1` takes ten times as long
         return y, cache
 
@@ -258,7 +251,7 @@ class BatchNorm:
         """The layer of some replicas, on the same memory; the one with the first replica counts the batches for all."""
         state = views({name: a for name, a in self.state.items() if name != "count"}, replicas)
         if "count" in self.state:
-            state["count"] = self.state["count"] if replicas.start == 0 else self.state["count"].copy()
+            state["count"] = self.state["count"] if replicas.start == 0 else np.array(self.state["count"])
         features = (replicas.stop - replicas.start, *self.features[1:])
         params, frozen = views(self.params, replicas), views(self.frozen, replicas)
         return replace(self, params=params, frozen=frozen, state=state, features=features)

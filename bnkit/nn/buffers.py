@@ -1,4 +1,4 @@
-"""Memory of results that serves the next ones, once nothing refers to the results any more."""
+"""Reuse of the memory of results that nothing refers to any more."""
 
 import sys
 from typing import Any
@@ -7,46 +7,46 @@ import numpy as np
 
 from bnkit.backend import Array
 
-_LARGE = 2**22  # bytes from which on an allocator gives memory back to the system, which faults each page of it in anew
+_LARGE = 2**22  # bytes: above this size a freed array returns to the system, and a new one faults in every page
 
 
 class Buffers:
-    """Arrays that were given out, and are given out again only when no name, view or cache refers to them.
+    """A pool of results. It returns an array again only when no name, view or cache refers to it.
 
-    Of NumPy arrays alone, each view of which refers to the array that owns the memory; a GPU's library has a pool of
-    its own. Two threads may ask at the same time.
+    It works for NumPy arrays, whose views all refer to the array that owns the memory; CuPy has its memory pool.
+    Threads may call it at the same time.
     """
 
     def __init__(self) -> None:
-        self._kept: list[Array] = []
+        self._arrays: list[Array] = []
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Buffers, ()  # a copy or a pickle of a layer has results of its own
+        return Buffers, ()  # a copied or unpickled layer starts with an empty pool
 
     def like(self, x: Array) -> Array | None:
-        """An array of the shape, dtype and layout of x, not set; None where x is small, not dense or not NumPy's."""
+        """An uninitialized array of x's shape, dtype and layout; None if x is small, not dense or not a NumPy array."""
         if type(x) is not np.ndarray or x.nbytes < _LARGE:
             return None
         lone = object()
-        alone = sys.getrefcount(lone)  # of what only a name in this function refers to
-        found, in_use = None, []
-        while found is None and (kept := self._pop()) is not None:
-            if sys.getrefcount(kept) > alone:
-                in_use.append(kept)
-            elif _alike(kept, x):
-                found = kept
-        if found is None:
-            found = np.empty_like(x)
-        self._kept += in_use
-        if not _alike(found, x):
+        free = sys.getrefcount(lone)  # the count of an object to which only a name in this function refers
+        result, in_use = None, []
+        while result is None and (array := self._pop()) is not None:
+            if sys.getrefcount(array) > free:
+                in_use.append(array)
+            elif _alike(array, x):
+                result = array
+        if result is None:
+            result = np.empty_like(x)
+        self._arrays += in_use
+        if not _alike(result, x):
             return None
-        self._kept.append(found)
-        return found
+        self._arrays.append(result)
+        return result
 
     def _pop(self) -> Array | None:
-        """One of the arrays, which no other thread finds before it is put back."""
+        """Take the oldest array out, so that no other thread sees it; None if there is none."""
         try:
-            return self._kept.pop(0)
+            return self._arrays.pop(0)
         except IndexError:
             return None
 

@@ -1,4 +1,4 @@
-"""What x and t of a model must be: checked, and moved to the model's backend."""
+"""The checks of a model's x and t, and their move to the model's backend."""
 
 from typing import NamedTuple
 
@@ -12,8 +12,8 @@ CLASSIFIES = "MLP classifies, by softmax and cross-entropy, and has no regressio
 class DataFormat(NamedTuple):
     """x is (rows, inputs) floats; t is (rows,) integer labels, or (rows, classes) weights.
 
-    With replicas, x and t may lead with that axis. Host NumPy arrays are moved to the backend; x becomes `dtype`. The
-    values of a host t are checked, a device's are not read.
+    With replicas, x and t may have a leading axis of that length. Host NumPy arrays move to the backend, and x takes
+    `dtype`. The values of t are checked on the host, and are not read on a device.
     """
 
     backend: Backend
@@ -23,7 +23,7 @@ class DataFormat(NamedTuple):
     replicas: int | None
 
     def check_x(self, x: Array) -> Array:
-        """x itself, of a legal dtype and shape, on the host or on the backend."""
+        """x unchanged; TypeError or ValueError for a wrong backend, dtype or shape."""
         on_host = isinstance(x, np.ndarray) and self.backend.name != "numpy"
         if not on_host and (backend := checks.common_backend(x=x)) is not self.backend:
             raise TypeError(f"x must be a host NumPy array or on {self.backend.key}, got {backend.key}; move it")
@@ -69,19 +69,19 @@ class DataFormat(NamedTuple):
             return
         got = f"{dtype_name(t)} {shape}"
         if rows not in shape[:2]:
-            got += f": x has {rows} rows and t {shape[0] if shape else 'none'}"
+            got += f": x has {rows} rows, t has {shape[0] if shape else 'none'}"
         elif kind == "float":
             got += f"; {CLASSIFIES}"
         raise ValueError(f"t must be ({rows},) integer labels or ({rows}, {self.classes}) floats, got {got}")
 
 
 def is_mapped(a: Array) -> bool:
-    """Whether `a` lies in a file, and may be larger than memory."""
+    """Whether `a` is a memory map, which may be larger than memory."""
     return isinstance(a, np.memmap)
 
 
 def _check_weights(t: np.ndarray) -> None:
-    """The weights of the classes are finite and at least 0, and each row has one above 0."""
+    """ValueError unless the weights of the classes are finite and at least 0, and each row has one above 0."""
     wide = t if t.dtype.char in "fd" else t.astype(np.float64)
     if not (wide.min() >= 0 and wide.max() < np.inf):  # NaN fails both
         place = _first(~((wide >= 0) & (wide < np.inf)))

@@ -8,8 +8,12 @@ from bnkit.nn.layer import Arrays
 class Dropout:
     """Inverted dropout: in training an element becomes 0 with probability `ratio`, else it is divided by 1 - ratio.
 
-    Which elements become 0 is a function of the key (seed, layer, step) alone. Inference returns x.
+    The key (seed, layer, step) alone decides which elements become 0. Inference returns x.
     Source: Srivastava et al. 2014, section 10.
+
+        >>> y, _ = bnkit.Dropout(0.5).forward(np.ones(1000, np.float32), train=True, key=(0, 1, 0))
+        >>> np.unique(y)
+        array([0., 2.], dtype=float32)
     """
 
     identity_in_inference = True
@@ -31,8 +35,8 @@ class Dropout:
         if key is None:
             raise ValueError("key must be a tuple (seed, layer, step) to train with dropout, got None; pass one")
         checks.check_key(key)
-        kept = backend.uniform(key, tuple(x.shape)) >= self.ratio
-        scale = backend.xp.astype(kept, x.dtype) * (1 / (1 - self.ratio))
+        mask = backend.uniform(key, tuple(x.shape)) >= self.ratio
+        scale = backend.xp.astype(mask, x.dtype) * (1 / (1 - self.ratio))
         return x * scale, scale
 
     def backward(self, dy: Array, cache: Array | None) -> tuple[Array, Arrays]:

@@ -1,6 +1,6 @@
-"""Batch norm of inference, y = scale * x + shift, folded into the linear map or convolution beside it.
+"""Folding: batch norm in inference is y = scale * x + shift, which an adjacent linear map or convolution can include.
 
-In float64, and rounded once. Source: Jacob et al. 2018, section 3.2 (the batch norm after the weights).
+The arithmetic is float64 with one rounding at the end. Source: Jacob et al. 2018, section 3.2.
 """
 
 import copy
@@ -22,15 +22,15 @@ Affine = tuple[Array, Array]  # scale and shift of each channel, float64
 
 
 def fold(model: MLP | Sequential) -> MLP | Sequential:
-    """A network without batch norm whose inference is that of `model`; an MLP for an MLP, so that it can be saved.
+    """A network without batch norm that computes the same inference as `model`. The fold of an MLP is an MLP.
 
     A BatchNorm is folded into the Linear before it, else into the Linear after it. Between them there may only be other
     BatchNorms and layers that inference skips, such as Dropout. The ReLU of BatchNorm(activation="relu") becomes a
-    layer. The arrays are new and have the dtype of the weights; other layers are copied. The result is meant for
-    inference: its training differs from that of `model`.
+    layer. The arrays are new and have the dtype of the weights; other layers are copied. Use the result for inference
+    only: it trains differently.
 
-    The results agree to roundings of sums of the size of weight * x * scale and mean * scale. A running variance far
-    below the square of its mean makes these sums larger than y.
+    The results agree up to the rounding of terms as large as weight * x * scale and mean * scale. These are larger than
+    y if the running variance is far below the square of the mean.
 
     Raises TypeError for another model, ValueError for a BatchNorm without running statistics, without such a Linear, or
     over another axis than the features of a Linear.
@@ -66,16 +66,16 @@ def fold_weights(
     before: bool = False,
     padding: int | Sequence[int] | None = None,
 ) -> tuple[Array, Array]:
-    """The weight and bias of a linear map or convolution that includes the batch norm of inference beside it.
+    """The weight and bias of a linear map or convolution that includes the batch norm after or `before` it.
 
-    weight: (O, I, kH, kW) of a convolution, or any shape with outputs along output_axis and inputs along input_axis.
-    The (inputs, outputs) of a Linear need output_axis=1, input_axis=0. The results are new arrays in the dtype of
-    weight. bias: (O,), or None for zeros.
-    gamma, beta (or None), running_mean, running_var and eps: those of `bnkit.batch_norm`. Their shape is (O,) where the
-    batch norm follows the map, with groups or without, and (I,) where it comes `before` the map.
+    weight: (O, I, kH, kW) of a convolution, or any shape with the outputs on output_axis and the inputs on input_axis;
+    a Linear needs output_axis=1, input_axis=0. bias: (O,), or None for zeros. The results are new arrays in the dtype
+    of weight.
+    gamma, beta (or None), running_mean, running_var, eps: as for `bnkit.batch_norm`. Their shape is (O,) for a batch
+    norm after the map, which may be a grouped convolution, and (I,) for one before the map.
 
-    before=True is exact only for a convolution without padding, because batch norm does not map padded zeros to zeros.
-    So it needs padding=0 as an explicit argument. It does not support grouped convolutions.
+    before=True does not support grouped convolutions. It is exact only without padding, because batch norm does not map
+    padded zeros to zeros, so it requires padding=0 as an explicit argument.
     Raises TypeError for mixed backends and wrong dtypes, ValueError for wrong shapes.
 
         >>> weight, gamma = np.ones((1, 3), np.float32), np.array([2.0], np.float32)
@@ -107,7 +107,7 @@ def fold_weights(
         paddings = tuple(padding) if isinstance(padding, (tuple, list)) else (padding,)
         if not paddings or not all(is_int(p) and p == 0 for p in paddings):
             raise ValueError(
-                f"padding must be 0, and explicitly so, with before=True, got {shown(padding)}; batch norm does not "
+                f"padding must be an explicit 0 with before=True, got {shown(padding)}; batch norm does not "
                 f"map padded zeros to zeros: fold it into the layer before it instead"
             )
     scale, shift = _affine(xp, gamma, beta, running_mean, running_var, float(eps))
@@ -121,10 +121,10 @@ def fold_weights(
 
 @quiet
 def _folded(network: Sequential) -> Sequential:
-    """New layers, in one walk; `pending` is the batch norm that waits for the Linear after it."""
+    """New layers, in one pass. `pending` is a batch norm without a Linear before it, for the next Linear."""
     layers: list[Layer | _WideLinear] = []
     pending: Affine | None = None
-    replicated = False  # whether the data are (replicas, rows, features) by now
+    replicated = False  # whether the data are (replicas, rows, features) here
     for layer in leaves(network):
         if computes_as(layer, BatchNorm):
             linear = None if pending is not None else _last_linear(layers)
@@ -145,16 +145,16 @@ def _folded(network: Sequential) -> Sequential:
                 linear.scale_inputs(*pending)
                 pending = None
         elif pending is not None and not optional(layer, "identity_in_inference"):
-            raise ValueError(_refusal(f"must be beside a Linear, got {type(layer).__name__} after it and none before"))
+            raise ValueError(_refusal(f"must be next to a Linear, got {type(layer).__name__} after it and none before"))
         else:
             layers.append(copy.deepcopy(layer))
     if pending is not None:
-        raise ValueError(_refusal("must be beside a Linear, got none"))
+        raise ValueError(_refusal("must be next to a Linear, got none"))
     return Sequential(*(layer.rounded() if isinstance(layer, _WideLinear) else layer for layer in layers))
 
 
 class _WideLinear:
-    """A Linear in float64, which takes the batch norms beside it before it is rounded."""
+    """A Linear in float64, for folding before it is rounded."""
 
     def __init__(self, layer: Linear) -> None:
         self._layer = layer
@@ -183,13 +183,13 @@ class _WideLinear:
         allowed = {(features,), (*self._weight.shape[:-2], features)}
         if tuple(scale.shape) not in allowed:
             raise ValueError(
-                f"a BatchNorm must have the {side} of the Linear beside it for features, "
+                f"a BatchNorm must have as many features as the adjacent Linear has {side}, "
                 f"{' or '.join(map(str, sorted(allowed)))}, got {tuple(scale.shape)}; fold cannot leave it out"
             )
 
 
 def _last_linear(layers: Sequence[Layer | _WideLinear]) -> _WideLinear | None:
-    """The Linear whose outputs are the input of the next layer in inference."""
+    """The last Linear, if inference applies nothing after it."""
     for layer in reversed(layers):
         if isinstance(layer, _WideLinear):
             return layer
@@ -199,10 +199,10 @@ def _last_linear(layers: Sequence[Layer | _WideLinear]) -> _WideLinear | None:
 
 
 def _of_layer(layer: BatchNorm, replicated: bool) -> Affine:
-    """Scale and shift of a layer over the features of (rows, features) or (replicas, rows, features)."""
+    """The scale and shift of a BatchNorm over the features of (rows, features) or (replicas, rows, features)."""
     if not layer.state:
         raise ValueError(
-            _refusal("must have running statistics, got track=False, with which inference depends on the batch")
+            _refusal("must have running statistics, got track=False, so that inference depends on the batch")
         )
     axes = tuple(layer.axis) if isinstance(layer.axis, (tuple, list)) else (layer.axis,)
     legal: list[tuple[int, ...]] = [(-1,), (2,), (0, 2), (2, 0), (0, -1), (-1, 0)]

@@ -1,4 +1,4 @@
-"""Initial weights. NumPy draws them from (seed, layer), so that one seed is one network on every backend."""
+"""Initial weights. NumPy draws them from (seed, layer), so that a seed is the same network on every backend."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,10 +12,10 @@ PURPOSES = ("weights", "order", "batches")
 
 
 def generator(purpose: str, seed: int, index: int) -> np.random.Generator:
-    """The generator of one layer's "weights", of one epoch's "order", or of an experiment's "batches".
+    """The generator of a layer's "weights", of an epoch's "order", or of an experiment's "batches".
 
-    Its stream is a function of the three arguments. No two streams are the same, because SeedSequence does not mix the
-    spawn key into the entropy.
+    Its stream is a function of the three arguments. Streams never coincide, because SeedSequence keeps the spawn key
+    separate from the entropy.
     """
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(PURPOSES.index(purpose), index)))
 
@@ -37,9 +37,9 @@ def standard_deviation(init: Init, fan_in: int) -> float:
 
 
 def per_replica(name: str, value: Any, replicas: int | None) -> list[Any]:
-    """The value of each replica: `value` repeated, or the entries of a sequence or a 1-D array of as many.
+    """A list with one value for each replica: `value` repeated, or the entries of a sequence or 1-D array.
 
-    Without replicas, a list of the one value. The entries are unchecked, NumPy scalars become Python's.
+    Without replicas the list has one value. NumPy scalars become Python scalars. The values are not checked.
     """
     if replicas is not None:
         checks.check_int("replicas", replicas)
@@ -55,11 +55,11 @@ def per_replica(name: str, value: Any, replicas: int | None) -> list[Any]:
     return values
 
 
-@np.errstate(over="ignore")  # the caller may choose a standard deviation beyond the dtype
+@np.errstate(over="ignore")  # a standard deviation may exceed the dtype
 def draw_weights(
     fan_in: int, fan_out: int, *, inits: Sequence[Init], seeds: Sequence[int], layer: int, dtype: str
 ) -> np.ndarray:
-    """Normal weights of shape (replicas, fan_in, fan_out), each replica by its init and seed."""
+    """Normal weights of shape (replicas, fan_in, fan_out), with one init and one seed for each replica."""
     drawn: dict[int, np.ndarray] = {}
     weights = np.empty((len(seeds), fan_in, fan_out), dtype)
     for replica, (init, seed) in enumerate(zip(inits, seeds, strict=True)):

@@ -12,9 +12,9 @@ from bnkit.nn.layer import Arrays, call_text
 class Linear:
     """y = x @ weight + bias, where weight is (inputs, outputs), or (replicas, inputs, outputs).
 
-    The first layer of replicas may share its (rows, inputs) x between them. init: "he", "xavier" or a standard
-    deviation; init and seed are one value, or one a replica. layer: the layer's number in the network, by which its
-    weights are drawn. The bias starts at 0. dtype: "float32" or "float64".
+    x is (rows, inputs), which replicas may share, or (replicas, rows, inputs). init: "he", "xavier" or a standard
+    deviation. init and seed may be one value for each replica. layer: the layer's number in the network, which decides
+    the weights together with the seed. The bias starts at 0. dtype: "float32" or "float64".
 
         >>> x = np.ones((32, 64), np.float32)
         >>> y, cache = bnkit.Linear(64, 10, seed=1).forward(x, train=True)

@@ -1,22 +1,22 @@
-"""When replicas are worth several threads: how many multiplications they take, and how they are cut between threads."""
+"""The division of replicas between threads: their number of multiplications, and the slices."""
 
 import itertools
 from collections.abc import Sequence
 
 from bnkit.backend import Backend
 
-_WORTH_A_THREAD = 2**24  # multiplications of all replicas, forward, below which threads cost more than they save
+_WORTH_A_THREAD = 2**24  # multiplications in a forward of all replicas; below this threads cost more than they save
 
 
 def multiplications(sizes: Sequence[int], rows: int) -> int:
-    """How many multiplications a forward of `rows` rows takes in a network of these sizes."""
+    """The multiplications of a forward of `rows` rows through a network of these sizes."""
     return rows * sum(inputs * outputs for inputs, outputs in itertools.pairwise(sizes))
 
 
 def cuts(backend: Backend, replicas: int, each: int) -> list[slice]:
-    """The replicas of each task for `backend.run`; a single task where several do not pay.
+    """A slice of the replicas for each task of `backend.run`; one slice if threads would not be faster.
 
-    each: how many multiplications a task takes for a replica.
+    each: the multiplications of one replica.
     """
     parts = min(backend.threads, replicas) if each * replicas >= _WORTH_A_THREAD else 1
     return [slice(replicas * i // parts, replicas * (i + 1) // parts) for i in range(parts)]

@@ -19,27 +19,27 @@ from bnkit.nn.sequential import Sequential
 from bnkit.reference import quiet
 
 _CONFIG = {"sizes", "batch_norm", "activation", "bias", "init", "dropout", "weight_decay", "replicas", "seed", "dtype"}
-_BLOCK = 8192  # rows of a forward in inference: the hidden values of a whole dataset would not fit everywhere
+_BLOCK = 8192  # rows of a forward in inference: the hidden values of a large dataset may exceed the memory
 
 
 class MLP:
     """A classifier with softmax cross-entropy, or `replicas` of them trained in lockstep as one batched program.
 
     - sizes: (inputs, hidden, …, classes).
-    - batch_norm: whether each hidden layer has it, before its activation; or a dictionary of BatchNorm's options.
+    - batch_norm: whether each hidden layer has batch norm before its activation, or a dictionary of its options.
     - activation: "relu", "sigmoid" or "tanh". bias=False leaves out the bias before batch norm.
-    - init: "he", "xavier", a standard deviation, or one a replica. seed: an int, or one a replica.
+    - init: "he", "xavier" or a standard deviation. seed: an int. Both may be one value for each replica.
     - dropout: the probability that a hidden value is dropped in training.
     - weight_decay: λ in the term ½ λ ΣW² of the loss, over every weight matrix.
     - dtype: "float32" or "float64".
 
-    x is (rows, inputs), or (replicas, rows, inputs). t is integer labels (rows,), or weights (rows, classes); it may
-    lead with the replicas too. Host NumPy arrays are moved to the backend, floats take the model's dtype. Losses and
-    accuracies are scalars of the backend, or (replicas,) arrays. Replica r is the single network of its seed and init.
-    A network that diverges raises no error: its values are NaN or infinite.
+    x is (rows, inputs), or (replicas, rows, inputs). t is integer labels (rows,), or weights (rows, classes), or either
+    with a leading axis of replicas. Host NumPy arrays move to the backend, and x takes the model's dtype. Losses and
+    accuracies are scalars of the backend, or (replicas,) arrays. Replica r equals the single network of its seed and
+    init. A network that diverges raises no error: its values become NaN or infinite.
 
-    The parameters of frozen layers of `network` are neither in `params` nor in the gradients. A file holds them, and
-    does not say that they were frozen.
+    Neither `params` nor the gradients contain the parameters of frozen layers. A saved file contains them, but does not
+    record that they were frozen.
 
         >>> model, data = bnkit.MLP((64, 100, 10), batch_norm={"decay": 0.99}, seed=1), bnkit.data.load("synthetic")
         >>> loss, grads = model.loss_and_grads(data.x_train[:100], data.t_train[:100])
@@ -97,17 +97,17 @@ class MLP:
 
     @property
     def params(self) -> Arrays:
-        """A new dictionary of the network's arrays, "0.weight", "0.bias", "1.gamma", …; write into the arrays."""
+        """A new dictionary of the trained arrays, "0.weight", "0.bias", "1.gamma", …; write into the arrays."""
         return self.network.params
 
     @property
     def state(self) -> Arrays:
-        """As `params`, of the running statistics."""
+        """A new dictionary of the running statistics, "1.running_mean", …"""
         return self.network.state
 
     @property
     def norms(self) -> list[BatchNorm]:
-        """The batch norms among the layers of `network`."""
+        """The BatchNorm layers of `network`."""
         return [layer for layer in self.network.layers if isinstance(layer, BatchNorm)]
 
     @quiet
@@ -116,14 +116,14 @@ class MLP:
         return self.network.forward(self.prepare_input(x), train=False)[0]
 
     def loss(self, x: Array, t: Array) -> Array:
-        """Mean cross-entropy and the weight decay's term, in inference."""
+        """The mean cross-entropy plus the term of weight decay, in inference."""
         return self.loss_and_accuracy(x, t)[0]
 
     @quiet
     def accuracy(self, x: Array, t: Array) -> Array:
-        """The share of rows whose largest logit is the label's, in inference; NaN where a logit is NaN."""
+        """The share of rows whose largest logit is that of the label, in inference; NaN if a logit is NaN."""
         x, t = self.prepare(x, t)
-        right: Array = 0.0
+        right: Any = 0.0
         for logits, target in self._inference(x, t):
             right = right + self._right(logits, target)
         return right / x.shape[-2]
@@ -140,14 +140,14 @@ class MLP:
 
     @quiet
     def loss_and_accuracy(self, x: Array, t: Array) -> tuple[Array, Array]:
-        """`loss` and `accuracy` by one pass over the rows, each of shape () or (replicas,).
+        """`loss` and `accuracy` from one pass over the rows, each of shape () or (replicas,).
 
         >>> model, data = bnkit.MLP((64, 20, 10), seed=0), bnkit.data.load("synthetic")
         >>> loss, accuracy = model.loss_and_accuracy(data.x_test, data.t_test)
         """
         x, t = self.prepare(x, t)
-        loss: Array = 0.0
-        right: Array = 0.0
+        loss: Any = 0.0
+        right: Any = 0.0
         for logits, target in self._inference(x, t):
             loss = loss + self.backend.softmax_cross_entropy(logits, target)[0] * logits.shape[-2]
             right = right + self._right(logits, target)
@@ -162,18 +162,18 @@ class MLP:
             yield self.predict(x[..., block, :]), t[..., block] if labels else t[..., block, :]
 
     def _right(self, logits: Array, t: Array) -> Array:
-        """How many rows are right, float64; NaN where a logit is NaN."""
+        """The number of correctly classified rows, float64; NaN if a logit is NaN."""
         xp = self.backend.xp
         labels = xp.astype(t if checks.kind_of(t) == "integer" else xp.argmax(t, axis=-1), xp.int64)
         right = xp.astype(xp.argmax(logits, axis=-1) == labels, xp.float64)
-        largest = xp.max(logits, axis=-1)  # NaN where a logit is
+        largest = xp.max(logits, axis=-1)  # NaN if a logit is NaN
         return xp.sum(xp.where(xp.isnan(largest), xp.astype(largest, xp.float64), right), axis=-1)
 
     @quiet
     def loss_and_grads(self, x: Array, t: Array, *, step: int = 0) -> tuple[Array, Arrays]:
-        """The loss of a training step and the gradients by the names of `params`; moves `state`.
+        """The loss of a training step, and the gradients by the names of `params`. The running statistics move.
 
-        Dropout is drawn as a function of (seed, layer, step). With replicas, one loss for each.
+        (seed, layer, step) decides the dropout. With replicas there is one loss for each.
 
             >>> model, data = bnkit.MLP((64, 20, 10), seed=0), bnkit.data.load("synthetic")
             >>> optimizer = bnkit.optim.SGD(lr=0.1)
@@ -187,7 +187,7 @@ class MLP:
 
     @quiet
     def prepared_loss_and_grads(self, x: Array, t: Array, *, step: int) -> tuple[Array, Arrays]:
-        """`loss_and_grads` without checks: x and t are as `prepare` returns them, but a row of t may be all zero."""
+        """`loss_and_grads` without checks, for x and t from `prepare`. Rows of t may also be zero."""
         logits, caches = self.network.forward(x, train=True, key=(self.seed, 0, step))
         loss, dlogits = self.backend.softmax_cross_entropy(logits, t)
         grads = self.network.gradients(dlogits, caches)
@@ -197,7 +197,7 @@ class MLP:
         return loss + self._penalty(), grads
 
     def part(self, replicas: slice) -> "MLP":
-        """The model of some replicas, on the same memory: to train it is to train them in this one."""
+        """The model of a slice of the replicas, on the same memory: training it trains them in this model."""
         if self.replicas is None:
             raise ValueError("a model without replicas must stay whole, got a slice of them; pass replicas to MLP")
         config = {k: v[replicas] if k in ("init", "seed") else v for k, v in self.config.items()}
@@ -207,14 +207,14 @@ class MLP:
 
     @property
     def data_format(self) -> DataFormat:
-        """What x and t must be."""
+        """The shapes and dtypes of x and t."""
         return DataFormat(self.backend, self.dtype, self.sizes[0], self.sizes[-1], self.replicas)
 
     @quiet
     def prepare(self, x: Array, t: Array) -> tuple[Array, Array]:
-        """x and t, checked and on the model's backend, x in its dtype: every method takes them without a copy.
+        """x and t, checked and moved to the backend, x in the model's dtype. Every method takes them without a copy.
 
-        A memory map stays in its file: the methods read it block by block.
+        A memory map stays in its file, and the methods read it block by block.
         """
         x = self.data_format.check_x(x) if is_mapped(x) else self.prepare_input(x)
         if x.shape[-2] == 0:
@@ -232,7 +232,7 @@ class MLP:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], backend: str | Backend | None = None) -> "MLP":
-        """The network that `save` wrote, on any backend; ValueError for another file."""
+        """The network that `save` wrote, on any backend; ValueError for a damaged or foreign file."""
         config, arrays = archive.load(path, "mlp")
         if set(config) != _CONFIG:
             raise ValueError(
@@ -248,22 +248,21 @@ class MLP:
         return {k: v.copy() if isinstance(v, np.ndarray) else self.backend.to_numpy(v) for k, v in named.items()}
 
     def set_arrays(self, arrays: Mapping[str, np.ndarray], *, source: str) -> None:
-        """Write into params and state what `arrays` returned for a network with the same config.
+        """Write arrays that `arrays` returned into params and state; ValueError before any write if they do not fit.
 
-        source: where the arrays come from, for the message. ValueError before anything is written, as in
-        `archive.write_into`.
+        source: names the origin of the arrays in the message.
         """
         archive.write_into(self._saved(), arrays, self.backend, source)
 
     def _saved(self) -> Arrays:
-        """Parameters, frozen or not, and state, by the names of a file."""
+        """Parameters, also frozen ones, and state, by their names in a file."""
         named = {f"params/{name}": array for name, array in (self.params | self.network.frozen).items()}
         return named | {f"state/{name}": array for name, array in self.state.items()}
 
     def _weights(self) -> Arrays:
         return {name: p for name, p in self.params.items() if name.endswith(".weight")}
 
-    def _penalty(self) -> Array:
+    def _penalty(self) -> Any:
         if not self.weight_decay:
             return 0.0
         xp = self.backend.xp

@@ -15,11 +15,11 @@ Batches = Iterable[Any] | Callable[[], Iterable[Any]]
 class Passes:
     """Each iteration is one pass over the x of `batches`, checked and prepared for the model.
 
-    batches: see `update_statistics`. prepare: the function that makes an x fit the model. axis: the axis of the first
-    BatchNorm, which decides where an array has its batch axis. batch_size: the rows by which arrays are cut.
+    batches: see `update_statistics`. prepare: a function that moves x to the model's backend and dtype. axis: the axis
+    of the first BatchNorm, which decides the batch axis of an array. batch_size: the rows of each batch of an array.
     on_progress: called with the number of batches read in all passes.
 
-    Raises TypeError for a batch that is no array, ValueError for no data and for other data in a later pass.
+    Raises TypeError for a batch that is no array, ValueError for no data or for other data in a later pass.
     """
 
     def __init__(
@@ -33,10 +33,10 @@ class Passes:
         self._batches = _cut(batches, axis, batch_size)
         if not callable(self._batches):
             _check_iterable("batches", self._batches)
-        self.single = isinstance(self._batches, Iterator)  # it allows one pass, as a generator does
+        self.single = isinstance(self._batches, Iterator)  # one pass only, such as a generator
         self._prepare, self._on_progress = prepare, on_progress
         self._read = 0
-        self._sizes: set[int] = set()  # elements in each pass so far
+        self._sizes: set[int] = set()  # the number of elements in each pass so far
 
     def __iter__(self) -> Iterator[Array]:
         size = 0
@@ -69,7 +69,7 @@ def _check_iterable(name: str, batches: object) -> None:
 
 
 def _cut(batches: Any, axis: int | tuple[int, ...], batch_size: int) -> Batches:
-    """The batches of a whole dataset; anything that is no array is returned as it is."""
+    """The batches of a dataset or an array; any other object is returned unchanged."""
     if isinstance(batches, tuple):
         if len(batches) not in (2, 4) or not all(hasattr(a, "shape") for a in batches):
             raise TypeError(
@@ -85,13 +85,13 @@ def _cut(batches: Any, axis: int | tuple[int, ...], batch_size: int) -> Batches:
         )
     try:
         rows = make_layout(tuple(batches.shape), axis, None).batch
-    except ValueError:  # an input that replicas share has one axis less
+    except ValueError:  # an input that replicas share lacks their axis
         rows = 0
     return _Rows(batches, rows, batch_size)
 
 
 class _Rows:
-    """The rows of an array in batches; a memory-mapped array is read batch by batch."""
+    """An array in batches of rows. A memory map is read batch by batch."""
 
     def __init__(self, whole: Array, axis: int, batch_size: int) -> None:
         self._whole, self._axis, self._batch_size = whole, axis, batch_size

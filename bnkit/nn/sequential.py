@@ -1,4 +1,4 @@
-"""The layer `Sequential`: layers one after the other."""
+"""The layer `Sequential`."""
 
 import itertools
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ class Sequential:
     `params` and `state` are new dictionaries of the layers' arrays: write into the arrays to change them. `frozen` has
     the parameters of frozen batch norms. Any object with the members of `bnkit.nn.layer.Layer` is a layer.
 
-    What depends on two neighbours is decided here, once: a layer that offers to compute the next one in the same pass
-    does so (BatchNorm computes a ReLU after it), and a layer that overwrites its input must not follow one that needs
-    its output. Setting a layer's `activation` or `in_place` afterwards does not change this decision. All other
-    attributes take effect at the next forward: decay, reduce, renorm, freeze().
+    The constructor fuses neighbours, such as BatchNorm and the ReLU after it, which one pass then computes. It refuses
+    a layer that overwrites its input after a layer that needs its output. A later change of a layer's `activation` or
+    `in_place` has no effect on this. All other attributes take effect at the next forward: decay, reduce, renorm,
+    freeze().
 
         >>> network = bnkit.Sequential(bnkit.Linear(64, 100), bnkit.BatchNorm(100), bnkit.ReLU(), bnkit.Linear(100, 10))
         >>> x = np.random.default_rng(0).standard_normal((32, 64)).astype(np.float32)
@@ -66,14 +66,14 @@ class Sequential:
         return [leaf for layer in self.layers for leaf in leaves(layer)]
 
     def part(self, replicas: slice) -> "Sequential":
-        """The network of some replicas; training it moves their part of this network's parameters and state."""
+        """The network of a slice of the replicas, on the same memory."""
         return Sequential(*(part(layer, replicas) for layer in self.layers))
 
     def forward(self, x: Array, *, train: bool, key: Key | None = None) -> tuple[Array, list[Cache]]:
-        """y, and the caches of the layers, which may refer to x and y: both must keep their values until the backward.
+        """y, and the caches of the layers. They may refer to x and y, which must not change before the backward.
 
-        With key (seed, n, step) the first layer draws by that key, the next one by (seed, n + 1, step), and so on. A
-        Sequential among them takes as many numbers as it has layers.
+        With key (seed, n, step) the first layer draws from that key, the next one from (seed, n + 1, step), and so on.
+        A nested Sequential uses as many numbers as it has layers.
         """
         checks.check_bool("train", train)
         checks.check_key(key)
@@ -93,7 +93,7 @@ class Sequential:
         return dx, _named(grads)
 
     def gradients(self, dy: Array, cache: list[Cache]) -> Arrays:
-        """The gradients of the parameters alone, which spares a first Linear the product for dx."""
+        """The gradients of the parameters alone. A first Linear skips the product for dx."""
         first = optional(self.layers[0], "gradients")
         if first is None:
             return self.backward(dy, cache)[1]
@@ -117,7 +117,7 @@ class Sequential:
 
 
 def _forwards(layers: Sequence[Layer]) -> list[str | None]:
-    """The method by which each layer is computed; None for one that the layer before computes in its pass."""
+    """The name of each layer's forward method; None for a layer that its predecessor computes."""
     forwards: list[str | None] = ["forward"] * len(layers)
     for i, (layer, after) in enumerate(itertools.pairwise(layers)):
         fuses = optional(layer, "fuses")

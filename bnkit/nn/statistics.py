@@ -1,4 +1,4 @@
-"""Running statistics computed anew over a whole dataset, which may be larger than memory."""
+"""Recomputing running statistics over a whole dataset, which may be larger than memory."""
 
 import copy
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from bnkit.norm import arguments
 from bnkit.norm.moments import Moments
 from bnkit.reference import quiet
 
-Norms = dict[int, BatchNorm]  # by their place among the leaves of a model
+Norms = dict[int, BatchNorm]  # by index among the leaves of a model
 
 
 def update_statistics(
@@ -27,27 +27,26 @@ def update_statistics(
     batch_size: int = 1024,
     on_progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Set the running statistics of every BatchNorm of `model` to those of the data, in place.
+    """Set the running statistics of every BatchNorm of `model` to the statistics of the data, in place.
 
-    The variance is that of the layer's correction, state["count"] becomes the number of batches. Earlier statistics do
-    not enter, and neither do decay, ghost, renorm and reduce: on ranks, the statistics are those of each rank's data.
-    Layers with track=False have none, and frozen ones stay as they are. Batches merge exactly: except with one_pass,
-    the size of the batches changes roundings alone. Memory is that of one batch, and O(channels).
+    The variance uses the layer's correction. state["count"] becomes the number of batches. Earlier statistics, decay,
+    ghost, renorm and reduce have no effect: each rank gets the statistics of its data. Layers with track=False have no
+    statistics, and frozen layers stay as they are. Batches merge exactly: without one_pass, their size changes only the
+    rounding. The memory is that of one batch, plus O(channels).
 
-    batches: arrays, or pairs (x, t) of which t is ignored, in an iterable or in one that a function returns at each
-        call. Or a whole dataset, which is cut into batches of `batch_size` rows: a Dataset (its training part), (x, t),
-        or one array, memory-mapped if it is large. x is what `model` takes in training.
-    one_pass: False takes one pass a BatchNorm, first to last, each over the inference of the layers before it with
-        their new statistics. This is exactly the input of inference, however large the batches. A generator allows one
-        pass only: pass a function that makes it. True takes one pass, in which the layers after a BatchNorm see data
-        normalized by their batch's statistics, as in training. This is approximate for all but the first BatchNorm,
-        like PyTorch's `swa_utils.update_bn`, which also leaves out the variance between the batches. Dropout is off in
-        both.
+    batches: an iterable of arrays, or of pairs (x, t) whose t is ignored, or a function that returns such an iterable.
+        Or a dataset, which is read in batches of `batch_size` rows: a Dataset (its training part), (x, t), or one array
+        that may be memory-mapped. x is as in the training of `model`.
+    one_pass: False makes one pass for each BatchNorm, from first to last. The layers before it run in inference with
+        their new statistics, so its input is exactly that of inference. A generator allows only one pass: pass a
+        function that returns it. True makes one pass, in which each BatchNorm normalizes by the statistics of the
+        batch, as in training. The result is approximate for all but the first BatchNorm, as in PyTorch's
+        `swa_utils.update_bn`, which also omits the variance between batches. Dropout is off in both.
     on_progress: called with the number of batches read so far in all passes.
 
     Raises TypeError for another model and for batches that are no arrays, ValueError for no data, for fewer elements
-    than the correction needs, and for other data in a later pass. After any error, also one of the iterator of the
-    data, the model is as it was.
+    than the correction needs, and for other data in a later pass. After any error, also in the iterator of the data,
+    the model is unchanged.
 
         >>> model, data = bnkit.MLP((64, 20, 10), seed=0), bnkit.data.load("synthetic")
         >>> bnkit.update_statistics(model, data)
@@ -69,7 +68,7 @@ def update_statistics(
             f"batches must be read {len(tracked)} times, once for each BatchNorm, got {type(batches).__name__}, which "
             f"can be read once; pass a function that makes it, or one_pass=True"
         )
-    # Copies, so that neither the model nor the data of the caller change.
+    # Without in_place, so that the caller's data do not change.
     layers = [replace(layer, in_place=False) if isinstance(layer, BatchNorm) else layer for layer in layers]
     updated = (_by_one_pass if one_pass else _by_layers)(layers, tracked, passes)
     for i, norm in tracked.items():
@@ -78,7 +77,7 @@ def update_statistics(
 
 
 def _tracked(layers: list[Layer]) -> Norms:
-    """The batch norms whose statistics training moves; their arrays can be written, and each layer is there once."""
+    """The batch norms whose statistics training moves, each once and with writeable arrays."""
     tracked: Norms = {}
     for i, layer in enumerate(layers):
         if isinstance(layer, BatchNorm):
@@ -91,7 +90,7 @@ def _tracked(layers: list[Layer]) -> Norms:
             )
     if len({id(norm) for norm in tracked.values()}) < len(tracked):
         raise ValueError(
-            "model must hold each BatchNorm once, got one twice, whose inputs have different statistics; make two"
+            "model must hold each BatchNorm once, got one twice, with inputs of different statistics; make two"
         )
     for norm in tracked.values():
         for name in ("running_mean", "running_var", "count"):
@@ -105,7 +104,7 @@ def _unchanged(x: Array) -> Array:
 
 
 def _by_layers(layers: list[Layer], tracked: Norms, passes: Passes) -> dict[int, Arrays]:
-    """The new state of each layer, by a pass in which the layers before it have theirs already."""
+    """The new state of each layer, from a pass in which the layers before it have their new state."""
     updated: dict[int, Arrays] = {}
     layers = list(layers)
     for i, norm in tracked.items():
@@ -120,7 +119,7 @@ def _by_layers(layers: list[Layer], tracked: Norms, passes: Passes) -> dict[int,
 
 def _by_one_pass(layers: list[Layer], tracked: Norms, passes: Passes) -> dict[int, Arrays]:
     sums = {i: _Sums(norm) for i, norm in tracked.items()}
-    # These train, each by the statistics of the whole batch, of which one element is enough; nothing reads their state.
+    # Copies that normalize by the statistics of the whole batch, even of one element. Nothing reads their state.
     options = {"in_place": False, "ghost": None, "renorm": None, "reduce": None, "correction": 0}
     trained = {i: replace(norm, state=copy.deepcopy(norm.state), **options) for i, norm in tracked.items()}
     for x in passes:
@@ -137,7 +136,7 @@ def _forward(layer: Layer, x: Array, *, train: bool) -> Array:
 
 
 class _Sums:
-    """The moments of the inputs of one BatchNorm so far, and how many batches and elements a channel they were."""
+    """The merged moments of the inputs of one BatchNorm, and the number of batches and of elements for each channel."""
 
     def __init__(self, layer: BatchNorm) -> None:
         self._layer = layer

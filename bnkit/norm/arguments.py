@@ -1,7 +1,7 @@
 """Checks of batch norm's arguments at the public edge: what each must be, what it was, and the remedy."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,16 +20,22 @@ from bnkit.backend.checks import (
 )
 from bnkit.backend.layout import make_layout
 from bnkit.backend.messages import shown
-from bnkit.norm.ghost import Segment
-
-_FLOAT32 = np.dtype("float32")
+from bnkit.norm.segments import Segment
 
 
 def check_options(
-    *, train: Any, decay: Any, eps: Any, correction: Any, activation: Any, ghost: Any, reduce: Any
+    train: Any,
+    decay: Any,
+    eps: Any,
+    correction: Any,
+    activation: Any,
+    ghost: Any,
+    reduce: Any,
+    renorm: Any,
+    in_place: Any,
 ) -> None:
-    """The options of `batch_norm`; those of the types that nearly every call has are told good at once."""
-    if (
+    """The options of `batch_norm`, each by itself and with those that it excludes."""
+    if (  # fast path: the types that nearly every call passes
         type(train) is bool
         and type(decay) is type(eps) is float
         and -math.inf < decay < math.inf
@@ -37,7 +43,8 @@ def check_options(
         and type(correction) is int
         and 0 <= correction <= 1
         and (activation is None or (type(activation) is str and activation == "relu"))
-        and ghost is reduce is None
+        and ghost is reduce is renorm is None
+        and in_place is False
     ):
         return
     check_bool("train", train)
@@ -54,22 +61,6 @@ def check_options(
         check_function("reduce", reduce, "of an array")
     if ghost is not None and reduce is not None:
         raise ValueError("ghost and reduce must not be given together; leave one out")
-
-
-def check_decay(decay: Any) -> None:
-    """The decay of a layer. The function takes any finite float, for odd momenta of PyTorch."""
-    if decay is None or (type(decay) is float and 0.0 <= decay <= 1.0):
-        return
-    check_number("decay", decay)
-    if not 0.0 <= decay <= 1.0:  # NaN neither
-        raise ValueError(
-            f"decay must be a number from 0 to 1, or None for the cumulative average, got {shown(decay)}; it weighs "
-            f"the old running statistics, so it is 1 - momentum for a momentum of PyTorch"
-        )
-
-
-def check_composed(*, renorm: Any, in_place: Any, ghost: Any, activation: Any) -> None:
-    """The options of `batch_norm` that most calls do not have, and what does not go with them."""
     if renorm is not None:
         check_renorm(renorm)
     check_bool("in_place", in_place)
@@ -83,6 +74,18 @@ def check_composed(*, renorm: Any, in_place: Any, ghost: Any, activation: Any) -
         )
 
 
+def check_decay(decay: Any) -> None:
+    """The decay of a layer. The function takes any finite float, as some momenta of PyTorch need."""
+    if decay is None or (type(decay) is float and 0.0 <= decay <= 1.0):
+        return
+    check_number("decay", decay)
+    if not 0.0 <= decay <= 1.0:  # NaN neither
+        raise ValueError(
+            f"decay must be a number from 0 to 1, or None for the cumulative average, got {shown(decay)}; it weighs "
+            f"the old running statistics, so it is 1 - momentum for a momentum of PyTorch"
+        )
+
+
 def check_renorm(renorm: Any) -> None:
     if not isinstance(renorm, (tuple, list)) or len(renorm) != 2:
         raise TypeError(f"renorm must be None or (r_max, d_max), got {shown(renorm)}")
@@ -92,7 +95,7 @@ def check_renorm(renorm: Any) -> None:
 
 
 def check_in_place(backend: Backend, x: Array, residual: Array | None, out: Array | None) -> None:
-    """What batch norm over its own input takes; the arrays themselves are checked as any others."""
+    """The arrays of an in-place call, before the checks that all arrays get."""
     for name, array, why in (
         ("residual", residual, "which recovers x from y; add it to y"),
         ("out", out, "which writes y over x; leave one out"),
@@ -104,7 +107,7 @@ def check_in_place(backend: Backend, x: Array, residual: Array | None, out: Arra
 
 
 def check_input(x: Array, axis: int | tuple[int, ...], features: tuple[int, ...], dtype: str) -> None:
-    """x is what a layer with so many features, for data of `dtype`, takes."""
+    """x fits a layer with these features, for data of `dtype`."""
     name = check_data("x", x)
     if name != dtype and parameter_dtype(name) != parameter_dtype(dtype):
         raise TypeError(f"x must fit a layer with dtype={dtype!r}, got {name}; convert it, or pass that dtype")
@@ -113,45 +116,57 @@ def check_input(x: Array, axis: int | tuple[int, ...], features: tuple[int, ...]
 
 
 def check_parameter(name: str, array: Array | None, x: Array, layout: Layout, *, wider: bool = False) -> None:
-    """A parameter or running array, if given: its shape and dtype follow from x; or it may be float64 (`wider`)."""
+    """The shape and dtype of a parameter or running array follow from x. With `wider` it may also be float64."""
     if array is None:
         return
     if tuple(array.shape) != layout.parameters:
         raise ValueError(f"{name} must have shape {layout.parameters}, got {tuple(array.shape)}")
-    if array.dtype is x.dtype is _FLOAT32:
-        return
-    found, dtype = dtype_name(array), parameter_dtype(dtype_name(x))
-    if found != dtype and not (wider and found == "float64"):
-        also = " or float64" if wider and dtype == "float32" else ""
-        raise TypeError(f"{name} must be {dtype}{also} for {dtype_name(x)} x, got {found}; convert it")
+    dtype, of_x = dtype_name(array), dtype_name(x)
+    expected = parameter_dtype(of_x)
+    if dtype != expected and not (wider and dtype == "float64"):
+        also = " or float64" if wider and expected == "float32" else ""
+        raise TypeError(f"{name} must be {expected}{also} for {of_x} x, got {dtype}; convert it")
 
 
-def check_running(
-    x: Array, layout: Layout, mean: Array | None, var: Array | None, backend: Backend, *, train: bool
-) -> bool:
-    """Whether there are running arrays, both of them; in training they will be written."""
+def check_parameters(x: Array, layout: Layout, parameters: Mapping[str, Array | None], *, train: bool) -> bool:
+    """gamma, beta and the running arrays fit x. Returns whether there are running arrays."""
+    mean, var = parameters["running_mean"], parameters["running_var"]
     if (mean is None) != (var is None):
         missing = "running_mean" if mean is None else "running_var"
         raise ValueError(f"running_mean and running_var must come both or neither, got None for {missing}; pass both")
+    if mean is None and not train:
+        raise ValueError("train=False needs running_mean and running_var, got None; pass them, or train=True")
+    for name, array in parameters.items():
+        check_parameter(name, array, x, layout, wider=name.startswith("running"))
     if mean is None or var is None:
-        if not train:
-            raise ValueError("train=False needs running_mean and running_var, got None; pass them, or train=True")
         return False
-    for name, array in (("running_mean", mean), ("running_var", var)):
-        check_parameter(name, array, x, layout, wider=True)
-        if train:
-            check_writeable(name, array, backend)
-            check_apart(name, array, {"x": x}, backend)
     if dtype_name(mean) != dtype_name(var):
         both = f"{dtype_name(mean)} and {dtype_name(var)}"
         raise TypeError(f"running_mean and running_var must have one dtype, got {both}; convert one")
-    if train:
-        check_apart("running_mean", mean, {"running_var": var}, backend)
     return True
 
 
+def check_memory(x: Array, others: Mapping[str, Any], backend: Backend, *, moves: bool, over_x: bool) -> None:
+    """No array that the call writes is read-only or overlaps another.
+
+    moves: whether it writes the running arrays. over_x: whether `out` may be x.
+    """
+    out = others["out"]
+    sources: dict[str, Any] = {**others, "out": None}
+    if moves:
+        read = {"x": x, **sources}
+        for name in ("running_mean", "running_var"):
+            running = read.pop(name)
+            check_writeable(name, running, backend)
+            check_apart(name, running, read, backend)
+    if out is x and over_x:
+        check_apart("x", out, sources, backend)
+    elif out is not None:
+        check_apart("out", out, {"x": x, **sources}, backend)
+
+
 def check_enough(segments: Sequence[Segment], layout: Layout, correction: int) -> None:
-    """The batch, or every segment of it, has elements enough for the running variance; an empty one moves nothing."""
+    """The batch, or every segment of it, has enough elements for the running variance; an empty one moves nothing."""
     for start, stop, parts in segments or (Segment(0, layout.shape[1], 1),):
         count = (stop - start) // parts * layout.shape[3]
         if 0 < count <= correction:

@@ -1,24 +1,20 @@
-"""batch_norm() and its backward: checks, the way to the 4-D view, and the call of the backend's op."""
+"""batch_norm() and its backward: prepare the call, choose its variant, compute.
 
+`fast.prepare` or `call.prepare` makes an immutable record of the checked arguments. Each variant is one function from
+this record to y and the cache.
+"""
+
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from bnkit.backend import Array, Backend, checks, dtype_name, known_backends, owner
-from bnkit.backend.layout import Layout, contiguous, is_contiguous, reshape
+from bnkit.backend import Array, Layout, checks
+from bnkit.backend.layout import reshape
 from bnkit.backend.messages import shown
-from bnkit.norm import arguments
-from bnkit.norm import ghost as ghosts
-from bnkit.norm import in_place as in_places
+from bnkit.norm import arguments, by_moments, fast, plain
+from bnkit.norm import ghost as ghost_batches
+from bnkit.norm.cache import BatchNormCache
+from bnkit.norm.call import Call, has_wide_statistics, prepare, view_of_out
 from bnkit.norm.synchronous import Reduce
-from bnkit.norm.variants import (
-    BatchNormCache,
-    backward_batch,
-    backward_ghosts,
-    copy,
-    infer,
-    train_batch,
-    train_by_moments,
-    train_ghosts,
-)
 
 
 class BatchNormGrads(NamedTuple):
@@ -96,76 +92,31 @@ def batch_norm(
     read-only or overlapping array, before anything is written.
     Source: Ioffe & Szegedy 2015, algorithms 1 and 2; Ioffe 2017, algorithm 1; Rota Bulò et al. 2018, section 3.1.
     """
-    backend = known_backends.get(type(x)) or owner(x, "x")
-    xp = backend.xp
-    arguments.check_options(
-        train=train, decay=decay, eps=eps, correction=correction, activation=activation, ghost=ghost, reduce=reduce
-    )
-    if renorm is not None or in_place is not False:
-        arguments.check_composed(renorm=renorm, in_place=in_place, ghost=ghost, activation=activation)
-    layout = backend.layout(x, axis)
-    parameters = (gamma, beta, running_mean, running_var)
-    tracked = running_mean is not None and running_var is not None
-    copies = 2 if train else 4  # for the cache, since all four may move before the backward
-    segments: tuple[ghosts.Segment, ...] = ()
-    over_x = out is x and not train
-    views = None
-    if mask is ghost is None and not in_place and (tracked or (train and running_mean is running_var)):
-        views = backend.plain_views(x, (residual, None if over_x else out), parameters, copies, layout)
-    plain = views is not None
-    apart = False  # whether the running arrays have more digits than an op takes
-    if views is None:
-        if in_place:
-            arguments.check_in_place(backend, x, residual, out)
-            out, over_x = x, True
-        options: dict[str, Any] = {"train": train, "axis": axis, "ghost": ghost, "over_x": over_x}
-        layout, mask = _checked(backend, x, *parameters, mask, residual, out, **options)
-        segments = ghosts.segments(layout, x.shape[layout.batch], ghost if train else None)
-        apart = tracked and checks.parameter_dtype(dtype_name(x)) != dtype_name(running_mean)
-        views = _views(backend, layout, segments, x, residual, out, parameters, copies)
-    few = ghost is not None or layout.shape[1] * layout.shape[3] <= correction
-    if few and train and tracked and mask is reduce is None:
-        arguments.check_enough(segments, layout, correction)
-    if renorm is not None and train and not tracked:
-        raise ValueError("renorm needs running_mean and running_var in training, got None; pass them, or renorm=None")
+    arguments.check_options(train, decay, eps, correction, activation, ghost, reduce, renorm, in_place)
+    arrays = (x, gamma, beta, running_mean, running_var, train, axis, decay, eps, correction)
+    if mask is None and ghost is None and reduce is None and renorm is None and not in_place:
+        call = fast.prepare(*arrays, residual, activation, out)
+        if call is not None:
+            y, cache = plain.train(call) if train else plain.infer(call)
+            return (reshape(call.backend.xp, y, x.shape) if out is None else out), cache
+    call = prepare(*arrays, mask, residual, activation, ghost, reduce, renorm, in_place, out)
+    y, cache = choose(call)(call)
+    for running, moved in call.copied:
+        running[...] = call.backend.xp.reshape(moved, running.shape)
+    return _result(call.layout, y, call.args.out, call.out, call.backend.xp), cache
 
-    x_view, residual_view, out_view, own_gamma, own_beta, mean, var = views
-    if in_place:
-        in_places.check_arrays(backend, x, x_view, own_gamma, own_beta)
-    if plain and over_x:
-        out_view = x_view
-    cache = BatchNormCache(
-        backend,
-        layout,
-        x,
-        x_view,
-        own_gamma,
-        own_beta,
-        copy(xp, mask) if train and mask is not None else None,
-        activation,
-        residual is not None,
-        reduce if train else None,
-        segments,
-        (),
-    )
-    if in_place:
-        cache.in_place = True
-    if not train:
-        y = infer(cache, (mean, var), residual_view, float(eps), out_view)
-    elif segments:
-        y = train_ghosts(cache, (mean, var), residual_view, float(eps), float(decay), correction)
-    elif in_place or reduce is not None or renorm is not None:
-        y = train_by_moments(cache, (mean, var), residual_view, float(eps), float(decay), correction, renorm, out_view)
-    else:
-        y = train_batch(cache, (mean, var), residual_view, float(eps), float(decay), correction, out_view, apart)
-    if train and tracked and not plain:
-        pairs: tuple[Any, ...] = ((running_mean, mean), (running_var, var))
-        for own, moved in pairs:
-            if not is_contiguous(own) and not backend.overlap(own, moved):  # the op had a contiguous copy
-                own[...] = xp.reshape(moved, own.shape)
-    if over_x and not in_place:
-        cache.x_view = None
-    return _result(xp, y, out_view, out, layout), cache
+
+def choose(call: Call) -> Callable[[Call], tuple[Array, BatchNormCache]]:
+    """The variant of batch norm that computes this call."""
+    if not call.train:
+        return plain.infer
+    if call.segments:
+        return ghost_batches.train
+    if call.renorm is not None:
+        return by_moments.train_renormalized
+    if call.reduce is not None or call.in_place:
+        return by_moments.train
+    return plain.train_with_wide_statistics if has_wide_statistics(call) else plain.train
 
 
 def batch_norm_backward(dy: Array, cache: BatchNormCache, *, out: Array | None = None) -> BatchNormGrads:
@@ -179,70 +130,22 @@ def batch_norm_backward(dy: Array, cache: BatchNormCache, *, out: Array | None =
     """
     check_cache(cache)
     backend, layout, xp = cache.backend, cache.layout, cache.backend.xp
-    views = None
-    if dy is not None and not cache.segments and cache.x_view is not None:
-        views = backend.plain_views(dy, (cache.x, None if out is dy else out), (), 0, layout)
+    views = fast.backward_views(cache, dy, out)
     if views is None:
         _check_backward(dy, cache, out)
-        dy_view, out_view = layout.view(xp, dy), _view_of_out(out, layout, cache.segments, backend)
-    else:
-        dy_view, _, out_view = views
-        out_view = dy_view if out is dy else out_view
-    grads = backward_ghosts(cache, dy_view) if cache.segments else backward_batch(cache, dy_view, out_view)
-    gamma, beta = cache.gamma, cache.beta
+        views = layout.view(xp, dy), None if cache.segments else view_of_out(out, layout, backend)
+    grads = ghost_batches.backward(cache, views[0]) if cache.segments else plain.backward(cache, *views)
     return BatchNormGrads(
-        _result(xp, grads.dx, out_view, out, layout),
-        None if gamma is None else reshape(xp, grads.dgamma, layout.parameters),
-        None if beta is None else reshape(xp, grads.dbeta, layout.parameters),
-        layout.restore(xp, grads.dresidual) if cache.has_residual else None,
+        _result(layout, grads.dx, views[1], out, xp),
+        None if cache.gamma is None else reshape(xp, grads.dgamma, layout.parameters),
+        None if cache.beta is None else reshape(xp, grads.dbeta, layout.parameters),
+        None if grads.dresidual is None else layout.restore(xp, grads.dresidual),
     )
 
 
 def check_cache(cache: Any) -> None:
     if not isinstance(cache, BatchNormCache):
         raise TypeError(f"cache must be what batch_norm returned, got {shown(cache)}; pass its second value")
-
-
-def _checked(
-    backend: Backend,
-    x: Array,
-    gamma: Array | None,
-    beta: Array | None,
-    running_mean: Array | None,
-    running_var: Array | None,
-    mask: Array | None,
-    residual: Array | None,
-    out: Array | None,
-    *,
-    train: bool,
-    axis: int | tuple[int, ...],
-    ghost: int | None,
-    over_x: bool,
-) -> tuple[Layout, Array | None]:
-    """The layout, and the mask with x.ndim dimensions, of arrays that were looked at one by one."""
-    small = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
-    others = {**small, "mask": mask, "residual": residual, "out": out}
-    checks.one_backend(("x", *others), (x, *others.values()))
-    checks.check_data("x", x)
-    layout = backend.layout(x, axis)
-    if ghost is not None:
-        layout = ghosts.with_batch_first(layout, tuple(x.shape), axis)
-    running = arguments.check_running(x, layout, running_mean, running_var, backend, train=train)
-    arguments.check_parameter("gamma", gamma, x, layout)
-    arguments.check_parameter("beta", beta, x, layout)
-    if train and running:
-        for name in ("running_mean", "running_var"):
-            read = {"gamma": gamma, "beta": beta, "residual": residual, "mask": mask}
-            checks.check_apart(name, small[name], read, backend)
-    if residual is not None:
-        checks.check_like("residual", residual, x)
-    if mask is not None:
-        mask = arguments.check_mask(mask, x, layout, backend)
-    if out is not None:
-        checks.check_out(out, x, backend)
-        sources = {"residual": residual, **small, "mask": mask}
-        checks.check_apart("x" if over_x else "out", out, sources if over_x else {"x": x, **sources}, backend)
-    return layout, mask
 
 
 def _check_backward(dy: Array, cache: BatchNormCache, out: Array | None) -> None:
@@ -257,39 +160,8 @@ def _check_backward(dy: Array, cache: BatchNormCache, out: Array | None) -> None
         checks.check_apart("out", out, {"x": cache.x, "dy": None if out is dy else dy}, backend)
 
 
-def _views(
-    backend: Backend,
-    layout: Layout,
-    segments: tuple[ghosts.Segment, ...],
-    x: Array,
-    residual: Array | None,
-    out: Array | None,
-    parameters: tuple[Array | None, ...],
-    copies: int,
-) -> tuple[Array | None, ...]:
-    """As `Backend.plain_views`, of arrays that were looked at one by one; `out` is None where an op cannot write it."""
-    xp = backend.xp
-    flat = [None if p is None else contiguous(xp, p, layout.flat) for p in parameters]
-    return (
-        layout.view(xp, x),
-        None if residual is None else layout.view(xp, residual),
-        _view_of_out(out, layout, segments, backend),
-        *(copy(xp, p) for p in flat[:copies]),
-        *flat[copies:],
-    )
-
-
-def _view_of_out(
-    out: Array | None, layout: Layout, segments: tuple[ghosts.Segment, ...], backend: Backend
-) -> Array | None:
-    """`out` as the op can write it, if it has such a view and the op writes all of it."""
-    if out is None or segments:
-        return None
-    view = layout.view(backend.xp, out)
-    return view if (layout.plain and is_contiguous(out)) or backend.overlap(view, out) else None
-
-
-def _result(xp: Any, view: Array, out_view: Array | None, out: Array | None, layout: Layout) -> Array:
+def _result(layout: Layout, view: Array, out_view: Array | None, out: Array | None, xp: Any) -> Array:
+    """The op's result in the shape of x: `out` if there is one, written here where the op could not write it."""
     if out is None:
         return layout.restore(xp, view)
     if out_view is None:

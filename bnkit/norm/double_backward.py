@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 from bnkit import reference
 from bnkit.backend import Array, checks
 from bnkit.backend.layout import contiguous, reshape
-from bnkit.norm import arguments, ghost
+from bnkit.norm import arguments
 from bnkit.norm.batch_norm import check_cache
-from bnkit.norm.variants import BatchNormCache, mask_view, statistics_of
+from bnkit.norm.cache import BatchNormCache, statistics_of
+from bnkit.norm.segments import Segment, join, repeat, split, total
 
 
 class BatchNormDoubleGrads(NamedTuple):
@@ -55,7 +56,8 @@ def batch_norm_double_backward(
             raise NotImplementedError(
                 f"batch_norm_double_backward does not know {option}; the formula to extend is in {__name__}"
             )
-    big, small = {"ddx": ddx, "ddresidual": ddresidual}, {"ddgamma": ddgamma, "ddbeta": ddbeta}
+    big: dict[str, Any] = {"ddx": ddx, "ddresidual": ddresidual}
+    small = {"ddgamma": ddgamma, "ddbeta": ddbeta}
     if (found := checks.common_backend(dy=dy, **big, **small)) is not cache.backend:
         raise TypeError(f"dy must be of the backend of x, {cache.backend.key}, got {found.key}; move it")
     for name, array in {"dy": dy, **{k: v for k, v in big.items() if v is not None}}.items():
@@ -82,23 +84,23 @@ def _whole(
     """All segments of the batch, each by its own statistics, in the shape of x."""
     layout, xp = cache.layout, cache.backend.xp
     views = [None if a is None else layout.view(xp, a) for a in (dy, ddx, ddresidual)]
-    views += [cache.x_view, None if cache.mask is None else mask_view(cache)]
+    views += [cache.x_view, cache.mask_view()]
     flat = [None if a is None else contiguous(xp, a, layout.flat) for a in (ddgamma, ddbeta)]
-    segments = cache.segments or (ghost.Segment(0, layout.shape[1], 1),)
-    pieces = []
+    segments = cache.segments or (Segment(0, layout.shape[1], 1),)
+    results = []
     for segment, (mean, rstd, count, active) in zip(segments, statistics_of(cache), strict=True):
-        dy, ddx, ddresidual, x, mask = (ghost.split(xp, a, segment) for a in views)
-        gamma, beta = (ghost.repeat(xp, a, segment) for a in (cache.gamma, cache.beta))
+        dy, ddx, ddresidual, x, mask = (split(xp, a, segment) for a in views)
+        gamma, beta = (repeat(xp, a, segment) for a in (cache.gamma, cache.beta))
         gate = _gate(cache, x, gamma, beta, mean, rstd, active)
-        dd = [ghost.repeat(xp, a, segment) for a in flat]
-        pieces.append(
+        dd = [repeat(xp, a, segment) for a in flat]
+        results.append(
             double_backward(xp, dy, ddx, ddresidual, dd[0], dd[1], x, gamma, mean, rstd, count, mask=mask, gate=gate)
         )
     dtype = cache.x.dtype
-    ddy, dx = (ghost.join(xp, [xp.astype(p[i], dtype) for p in pieces], layout.shape) for i in (0, 1))
+    ddy, dx = (join(xp, [xp.astype(p[i], dtype) for p in results], layout.shape) for i in (0, 1))
     dgamma = None
     if cache.gamma is not None:
-        dgamma = ghost.total(xp, [p[2] for p in pieces], layout.flat[0])
+        dgamma = total(xp, [p[2] for p in results], layout.flat[0])
         dgamma = reshape(xp, xp.astype(dgamma, cache.gamma.dtype), layout.parameters)
     return BatchNormDoubleGrads(layout.restore(xp, ddy), layout.restore(xp, dx), dgamma)
 
@@ -115,11 +117,9 @@ def _gate(
     """Where the ReLU let through: what a gradient of ones leaves, since a backend's bits are its own."""
     if cache.activation is None:
         return None
-    ones = cache.backend.xp.ones_like(x)
-    options = {"activation": cache.activation, "active": active}
-    passed = cache.backend.batch_norm_backward(
-        ones, x, gamma, beta, mean, rstd, train=False, residual=True, **options
-    ).dresidual
+    args = reference.BackwardArguments(cache.backend.xp.ones_like(x), x, gamma, beta, mean, rstd, train=False)
+    args = args._replace(activation=cache.activation, active=active, residual=True)
+    passed: Any = cache.backend.batch_norm_backward(args).dresidual
     return passed != 0
 
 

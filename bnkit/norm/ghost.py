@@ -1,95 +1,82 @@
-"""Ghost batches: runs of rows of the 4-D view that have statistics of their own and share the parameters.
+"""Ghost batches: each segment of the batch is normalized by its own statistics.
 
-A plain batch has no segments.
 Source: Hoffer, Hubara & Soudry 2017, algorithm 1; the running arrays move once a batch, by the mean over the parts.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from bnkit import reference
 from bnkit.backend import Array
-from bnkit.backend.layout import Layout, contiguous, make_layout
+from bnkit.norm.cache import BatchNormCache, Statistics, statistics_of
+from bnkit.norm.call import Call
+from bnkit.norm.gradients import gradients
+from bnkit.norm.segments import by_group, join, repeat, split, total
 
 
-class Segment(NamedTuple):
-    """Rows of the 4-D view that are cut into `parts` equal runs."""
-
-    start: int
-    stop: int
-    parts: int
-
-
-def with_batch_first(layout: Layout, shape: tuple[int, ...], axis: int | tuple[int, ...]) -> Layout:
-    """The layout, or if need be the one in C order, in which a run of the batch axis is a run of rows."""
-    outermost = 1 if len(layout.axes) > 1 and layout.axes[0] == 0 < layout.axes[1] - 1 else 0
-    for candidate in (layout, make_layout(shape, axis, None)):
-        if candidate.order[outermost] == candidate.batch not in candidate.axes:
-            return candidate
-    raise ValueError(f"ghost needs the batch axis before the channels, got axis={axis!r} of {len(shape)}; transpose x")
-
-
-def segments(layout: Layout, entries: int, ghost: int | None) -> tuple[Segment, ...]:
-    """The whole runs of `ghost` entries of the batch axis, and what remains; none where that is the whole batch."""
-    rows = layout.shape[1]
-    if ghost is None or entries <= ghost:
-        return ()
-    cut = rows // entries * (entries // ghost * ghost)
-    whole = Segment(0, cut, entries // ghost)
-    return (whole,) if cut == rows else (whole, Segment(cut, rows, 1))
+def train(call: Call) -> tuple[Array, BatchNormCache]:
+    """y, and the cache with the statistics of each segment."""
+    backend, xp, args = call.backend, call.backend.xp, call.args
+    results = [
+        backend.batch_norm_train(
+            args._replace(
+                x=split(xp, args.x, segment),
+                gamma=repeat(xp, args.gamma, segment),
+                beta=repeat(xp, args.beta, segment),
+                running_mean=None,
+                running_var=None,
+                mask=split(xp, args.mask, segment),
+                residual=split(xp, args.residual, segment),
+            )
+        )
+        for segment in call.segments
+    ]
+    if args.running_mean is not None and args.running_var is not None:
+        moments = [result.moments for result in results]
+        _move_running(xp, args.running_mean, args.running_var, moments, decay=args.decay, correction=args.correction)
+    y = join(xp, [result.y for result in results], call.layout.shape)
+    return y, call.cache(tuple(Statistics(r.moments.mean, r.rstd, r.moments.count, r.active) for r in results))
 
 
-def split(xp: Any, view: Array | None, segment: Segment) -> Array | None:
-    """The segment's rows of a 4-D view, as `(groups * parts, rows of a part, channels, inner)`."""
-    if view is None or (segment.parts == 1 and segment.stop - segment.start == view.shape[1]):
-        return view
-    groups, _, channels, inner = view.shape
-    rows = (segment.stop - segment.start) // segment.parts
-    shape = (groups * segment.parts, rows, channels, inner)
-    return contiguous(xp, view[:, segment.start : segment.stop, ...], shape)
+def backward(cache: BatchNormCache, dy: Array) -> reference.BatchNormBackward:
+    """The gradients of each segment; those of the shared parameters are summed over the parts."""
+    xp, shape, mask = cache.backend.xp, cache.layout.shape, cache.mask_view()
+    results = [
+        gradients(
+            cache,
+            statistics,
+            split(xp, dy, segment),
+            split(xp, cache.x_view, segment),
+            repeat(xp, cache.gamma, segment),
+            repeat(xp, cache.beta, segment),
+            split(xp, mask, segment),
+            None,
+        )
+        for segment, statistics in zip(cache.segments, statistics_of(cache), strict=True)
+    ]
+    return reference.BatchNormBackward(
+        join(xp, [r.dx for r in results], shape),
+        total(xp, [r.dgamma for r in results], shape[0]),
+        total(xp, [r.dbeta for r in results], shape[0]),
+        join(xp, [r.dresidual for r in results if r.dresidual is not None], shape) if cache.has_residual else None,
+    )
 
 
-def join(xp: Any, pieces: Sequence[Array], shape: tuple[int, int, int, int]) -> Array:
-    """The inverse of `split` over all segments."""
-    if len(pieces) == 1:
-        return xp.reshape(pieces[0], shape)
-    groups, _, channels, inner = shape
-    return xp.concat([xp.reshape(p, (groups, -1, channels, inner)) for p in pieces], axis=1)
-
-
-def repeat(xp: Any, parameter: Array | None, segment: Segment) -> Array | None:
-    """`(groups, channels)` once for every part of each group."""
-    return parameter if parameter is None or segment.parts == 1 else xp.repeat(parameter, segment.parts, axis=0)
-
-
-def total(xp: Any, pieces: Sequence[Array], groups: int) -> Array:
-    """The sum over all parts of arrays `(groups * parts, channels)`: the gradient of a shared parameter."""
-    if len(pieces) == 1 and pieces[0].shape[0] == groups:
-        return pieces[0]
-    wide = _by_group(xp, [xp.astype(p, xp.float64) for p in pieces], groups)
-    return xp.astype(xp.sum(wide, axis=1), pieces[0].dtype)
-
-
-def move_running(
+def _move_running(
     xp: Any,
     running_mean: Array,
     running_var: Array,
-    pieces: Sequence[reference.Moments],
+    moments: Sequence[reference.Moments],
     *,
     decay: float,
     correction: int,
 ) -> None:
-    """Move the running arrays once, by the mean of those parts of which the mask left enough."""
+    """Move the running arrays once, by the mean over the parts in which the mask left enough elements."""
     groups = running_mean.shape[0]
-    count, mean = (_by_group(xp, [p[i] for p in pieces], groups) for i in (0, 1))
-    var = _by_group(xp, [reference.variance(xp, p, correction) for p in pieces], groups)
+    count, mean = (by_group(xp, [m[i] for m in moments], groups) for i in (0, 1))
+    var = by_group(xp, [reference.variance(xp, m, correction) for m in moments], groups)
     for running, new, least in ((running_mean, mean, 0), (running_var, var, correction)):
         known = count > least
         parts = xp.sum(xp.astype(known, xp.float64), axis=1)
         new = xp.sum(xp.where(known, new, xp.zeros_like(new)), axis=1) / xp.where(parts > 0, parts, xp.ones_like(parts))
         reference.move(xp, running, new, parts > 0, decay=decay)
-
-
-def _by_group(xp: Any, pieces: Sequence[Array], groups: int) -> Array:
-    """`(groups, parts, channels)`."""
-    return xp.concat([xp.reshape(p, (groups, -1, p.shape[1])) for p in pieces], axis=1)

@@ -1,7 +1,7 @@
 """Batch norm over its own input: y takes the memory of x, and the backward recovers x_hat = (y - beta) / gamma.
 
 y was rounded by u * |y|, where u is the unit roundoff of its dtype, so x_hat is off by u * (|x_hat| + |beta / gamma|).
-Of the second, which a plain batch norm does not have, at most the square root of u is let through: half the digits.
+Plain batch norm does not have the second term. It may be at most the square root of u, which is half the digits.
 Source: Rota Bulò, Porzi & Kontschieder 2018, section 3.1 (In-Place ABN).
 """
 
@@ -19,7 +19,10 @@ LEAST, MOST = 2.0**-19, 2.0**40
 
 
 def check_arrays(backend: Backend, x: Array, x_view: Array, gamma: Array | None, beta: Array | None) -> None:
-    """y can be written over x, and x_hat recovered from it; reads gamma and beta, for which a device is waited for."""
+    """Raise ValueError unless y can be written over x and x_hat recovered from y.
+
+    Reads gamma and beta, so it waits for a device.
+    """
     # an empty array overlaps nothing
     if 0 not in x.shape and is_contiguous(x) is False and not backend.overlap(x_view, x):
         raise ValueError(
@@ -44,12 +47,10 @@ def check_arrays(backend: Backend, x: Array, x_view: Array, gamma: Array | None,
     )
 
 
-def substitutes(
-    xp: Any, gamma: Array | None, beta: Array | None, rstd: Array, dtype: Any
-) -> tuple[Array, Array, Array]:
-    """gamma, mean and rstd with which a backward that is given y for x finds x_hat and scales dx as by the own ones.
+def substitutes(xp: Any, gamma: Array | None, beta: Array | None, rstd: Array, y: Array) -> tuple[Array, Array, Array]:
+    """The gamma, mean and rstd with which the backward op computes the right gradients from y in place of x.
 
-    It takes x_hat = (y - mean) * rstd, and dx in units of gamma * rstd.
+    The op computes x_hat = (y - mean) * rstd, and scales dx by gamma * rstd.
     """
     mean = xp.zeros_like(rstd) if beta is None else xp.astype(beta, xp.float64)
     inverse = xp.ones_like(rstd)
@@ -57,5 +58,5 @@ def substitutes(
     if gamma is not None:
         gamma = xp.astype(gamma, xp.float64)
         inverse, scale = inverse / gamma, gamma * gamma * rstd
-    inverse = xp.where(rstd == 0, xp.zeros_like(rstd), inverse)  # a channel that the mask hid is beta alone
-    return xp.astype(scale, dtype), mean, inverse
+    inverse = xp.where(rstd == 0, xp.zeros_like(rstd), inverse)  # in a channel that the mask hides, y is beta
+    return xp.astype(scale, xp.float64 if dtype_name(y) == "float64" else xp.float32), mean, inverse

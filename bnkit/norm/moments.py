@@ -33,8 +33,8 @@ class Moments(reference.Moments):
         layout, xp = backend.layout(x, axis), backend.xp
         if mask is not None:
             mask = layout.view(xp, xp.broadcast_to(arguments.check_mask(mask, x, layout, backend), x.shape))
-        found = backend.batch_norm_moments(layout.view(xp, x), mask=mask)
-        return cls(*(reshape(xp, a, layout.parameters) for a in found))
+        moments = backend.batch_norm_moments(reference.MomentsArguments(layout.view(xp, x), mask))
+        return cls(*(reshape(xp, a, layout.parameters) for a in moments))
 
     @reference.quiet
     def merge(self, *others: reference.Moments) -> "Moments":

@@ -1,14 +1,14 @@
 """Batch renormalization: the batch's statistics in the gradient, the running ones in the value.
 
-y = gamma * (x_hat * r + d) + beta, where r and d, which the backward takes for constants, say how far the batch's
-statistics lie from the running ones, within limits. So the ops are those of a batch norm with other parameters.
+y = gamma * (x_hat * r + d) + beta. r and d say how far the batch's statistics lie from the running ones, within limits.
+The backward takes them as constants. So the ops are those of plain batch norm with other parameters.
 Source: Ioffe 2017, algorithm 1.
 """
 
 from typing import Any
 
 from bnkit import reference
-from bnkit.backend import Array
+from bnkit.backend import Array, dtype_name
 
 Correction = tuple[Array, Array]  # r and d, float64
 
@@ -22,7 +22,7 @@ def correction(
 ) -> Correction:
     """r = std / running_std within [1 / r_max, r_max] and d = (mean - running_mean) / running_std within ±d_max.
 
-    A channel of which the mask left nothing has r = 1 and d = 0.
+    A channel that the mask hides has r = 1 and d = 0.
     """
     r_max, d_max = map(float, limits)
     running_rstd = reference.reciprocal_std(xp, running[1], eps)
@@ -36,20 +36,21 @@ def correction(
 
 
 def parameters(
-    xp: Any, by: Correction, gamma: Array | None, beta: Array | None, dtype: Any
-) -> tuple[Array | None, Array | None]:
-    """gamma * r and gamma * d + beta: the parameters of the batch norm that gives the same y."""
-    r, d = by
+    xp: Any, correction: Correction, gamma: Array | None, beta: Array | None, x: Array
+) -> tuple[Array, Array]:
+    """gamma * r and gamma * d + beta: the parameters with which plain batch norm of x gives the same y."""
+    r, d = correction
     if gamma is not None:
         gamma = xp.astype(gamma, xp.float64)
         r, d = gamma * r, gamma * d
     if beta is not None:
         d = d + xp.astype(beta, xp.float64)
+    dtype = xp.float64 if dtype_name(x) == "float64" else xp.float32
     return xp.astype(r, dtype), xp.astype(d, dtype)
 
 
-def gradients(xp: Any, by: Correction, grads: reference.BatchNormBackward) -> reference.BatchNormBackward:
-    """The gradients of the own parameters: gamma meets x_hat * r + d."""
-    r, d = by
+def gradients(xp: Any, correction: Correction, grads: reference.BatchNormBackward) -> reference.BatchNormBackward:
+    """The gradients of the caller's parameters: gamma multiplies x_hat * r + d."""
+    r, d = correction
     dgamma = r * xp.astype(grads.dgamma, xp.float64) + d * xp.astype(grads.dbeta, xp.float64)
     return grads._replace(dgamma=xp.astype(dgamma, grads.dgamma.dtype))

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-Array = Any
+from bnkit.reference.array import Array
 
 
 def pack_bits(xp: Any, flags: Array) -> Array:

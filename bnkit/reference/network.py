@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from bnkit.reference.batch_norm import quiet
-
-Array = Any
+from bnkit.reference.array import Array, quiet
 
 
 def matmul(xp: Any, a: Array, b: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-Array = Any
+from bnkit.reference.array import Array
 
 
 def uniform(xp: Any, blocks: Array, key_words: tuple[Any, Any], counter_words: tuple[int, int, int]) -> Array:

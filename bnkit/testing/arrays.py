@@ -34,7 +34,7 @@ def uniform_is_philox(backend: Backend) -> None:
     compare("uniform of key 0", backend, backend.uniform((0, 0, 0), (4,)), (known >> 8) * 2.0**-24, 0.0)
     for seed, layer, step in ((1, 2, 3), (2**64 - 1, 2**32 - 1, 2**64 - 1), (2**40 + 7, 5, 2**33 + 1)):
         blocks, low = np.arange(26, dtype=np.uint64), 0xFFFFFFFF
-        want = reference.uniform(np, blocks, (seed & low, seed >> 32), (layer, step & low, step >> 32))
+        want: Any = reference.uniform(np, blocks, (seed & low, seed >> 32), (layer, step & low, step >> 32))
         got = backend.uniform((seed, layer, step), (101,))
         compare(f"uniform of {(seed, layer, step)}", backend, got, want.ravel()[:101], 0.0)
         shaped = backend.to_numpy(backend.uniform((seed, layer, step), (5, 4, 3))).ravel()

@@ -74,7 +74,7 @@ def make_data(shape: tuple[int, ...], dtype: Any = "float32", *, mean: float = 0
     return Data(x, dy, residual, np.broadcast_to(mask, shape), gamma, parameter(-1, 1), *running)
 
 
-def compare(label: str, backend: Backend, got: Array, want: Any, tolerance: float) -> None:
+def compare(label: str, backend: Backend, got: Any, want: Any, tolerance: float) -> None:
     """Absolute below 1, relative above."""
     got = backend.to_numpy(got).astype(np.float64)
     assert got.shape == np.shape(want), f"{label}: shape {got.shape}, expected {np.shape(want)}"
@@ -117,10 +117,10 @@ OPTIONS = (
 class Result(NamedTuple):
     """One forward, and the backward that follows it."""
 
-    y: Array
+    y: Any
     backward: reference.BatchNormBackward
-    mean: Array
-    rstd: Array
+    mean: Any
+    rstd: Any
 
 
 def run_ops(
@@ -141,16 +141,20 @@ def run_ops(
     y_out, dx_out = poisoned(), poisoned()
     if train:
         arrays = (x, gamma, beta, None, None)
-        y, moments, rstd, active = ops.batch_norm_train(*arrays, decay=0.9, correction=1, mask=mask, out=y_out, **both)
+        y, moments, rstd, active = ops.batch_norm_train(
+            reference.TrainArguments(*arrays, decay=0.9, correction=1, mask=mask, out=y_out, **both)
+        )
         mean, count = moments.mean, moments.count
     else:
         mean, rstd = to(widen(data.running_mean)), to(1 / np.sqrt(widen(data.running_var) + EPS))
         running = (to(data.running_mean), to(data.running_var))
-        y, active = ops.batch_norm_inference(x, gamma, beta, *running, out=y_out, **both)
+        y, active = ops.batch_norm_inference(reference.InferenceArguments(x, gamma, beta, *running, out=y_out, **both))
     assert not out or y is y_out, "the forward must return the `out` that it was given"
     extra: dict[str, Any] = {"mask": mask, "activation": options.activation, "active": active}
     gradients = ops.batch_norm_backward(
-        dy, x, gamma, beta, mean, rstd, train=train, count=count, residual=options.residual, out=dx_out, **extra
+        reference.BackwardArguments(
+            dy, x, gamma, beta, mean, rstd, train=train, count=count, residual=options.residual, out=dx_out, **extra
+        )
     )
     assert not out or gradients.dx is dx_out, "the backward must return the `out` that it was given"
     return Result(y, gradients, mean, rstd)

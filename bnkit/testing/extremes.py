@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bnkit import reference
-from bnkit.backend import Array, Backend
+from bnkit.backend import Backend
 from bnkit.testing.cases import TOLERANCE, Host, compare, dtypes, sum_tolerance
 
 # The least number above 0 that is stored.
@@ -59,7 +59,7 @@ def a_constant_channel_gives_beta_though_gamma_over_std_overflows(backend: Backe
             beta = np.random.default_rng(shape).normal(size=small).astype(parameter)
             x, gamma = backend.asarray(np.full(shape, 3.5, dtype)), backend.asarray(np.full(small, largest, parameter))
             arrays = (x, gamma, backend.asarray(beta), None, None)
-            made = backend.batch_norm_train(*arrays, decay=0.9, eps=0.1, correction=1)
+            made = backend.batch_norm_train(reference.TrainArguments(*arrays, decay=0.9, eps=0.1, correction=1))
             want = np.broadcast_to(beta.astype(dtype)[:, None, :, None].astype(float), shape)
             compare(f"y of {dtype} {shape}", backend, made.y, want, 0.0)
 
@@ -98,7 +98,7 @@ def _around_half_of(least: float, dtype: Any) -> Host:
 def _check_gate(backend: Backend, x: Host, gamma: Host | None, beta: Host | None, train: bool) -> Host:
     """y, after the gate of each backward was compared with it; in inference x_hat is x."""
 
-    def to(a: Host | None) -> Array | None:
+    def to(a: Host | None) -> Any:
         return None if a is None else backend.asarray(a)
 
     parameters, small = (to(gamma), to(beta)), (x.shape[0], x.shape[2])
@@ -107,21 +107,28 @@ def _check_gate(backend: Backend, x: Host, gamma: Host | None, beta: Host | None
         options: dict[str, Any] = {"residual": residual, "activation": "relu"}
         if train:
             y, moments, rstd, active = backend.batch_norm_train(
-                there, *parameters, None, None, decay=0.9, eps=1.0, correction=1, **options
+                reference.TrainArguments(there, *parameters, None, None, decay=0.9, eps=1.0, correction=1, **options)
             )
             mean, count = moments.mean, moments.count
         else:
             running = (to(np.zeros(small, parameter)), to(np.ones(small, parameter)))
-            y, active = backend.batch_norm_inference(there, *parameters, *running, eps=0.0, **options)
+            y, active = backend.batch_norm_inference(
+                reference.InferenceArguments(there, *parameters, *running, eps=0.0, **options)
+            )
             mean, rstd, count = to(np.zeros(small)), to(np.ones(small)), None
         gate: dict[str, Any] = {"activation": "relu", "active": active}
         arguments = (ones, there, *parameters, mean, rstd)
-        grads = backend.batch_norm_backward(*arguments, train=train, count=count, residual=True, **gate)
+        grads = backend.batch_norm_backward(
+            reference.BackwardArguments(*arguments, train=train, count=count, residual=True, **gate)
+        )
         stored = backend.to_numpy(y).astype(np.float64)
+        assert grads.dresidual is not None
         passed = backend.to_numpy(grads.dresidual).astype(np.float64)
         label = f"{x.dtype} {x.shape} {'with' if residual is not None else 'without'} a residual, train={train}"
         assert np.array_equal(passed, stored > 0), f"the gate is not where y is above 0, {label}"
-        total = backend.to_numpy(backend.batch_norm_gradient_sums(*arguments, **gate)[0])
+        total = backend.to_numpy(
+            backend.batch_norm_gradient_sums(reference.GradientSumsArguments(*arguments, **gate))[0]
+        )
         assert np.array_equal(total, (stored > 0).sum(axis=(1, 3))), f"the sum of dy passes another gate, {label}"
     return stored
 
@@ -163,16 +170,21 @@ def _check_range(
         options: dict[str, Any] = {"residual": added if residual else None, "activation": gate_of}
         if train:
             y, moments, rstd, active = ops("batch_norm_train")(
-                x, gamma, beta, None, None, decay=0.9, eps=0.0, correction=1, **options
+                reference.TrainArguments(x, gamma, beta, None, None, decay=0.9, eps=0.0, correction=1, **options)
             )
             mean, count = moments.mean, moments.count
         else:
-            y, active = ops("batch_norm_inference")(x, gamma, beta, mean, var, eps=0.0, **options)
+            y, active = ops("batch_norm_inference")(
+                reference.InferenceArguments(x, gamma, beta, mean, var, eps=0.0, **options)
+            )
             rstd, count = reference.reciprocal_std(xp, var, 0.0), None
         rest = (x, gamma, beta, mean, rstd)
         gate: dict[str, Any] = {"activation": gate_of, "active": active}
-        grads = ops("batch_norm_backward")(dy, *rest, train=train, count=count, residual=residual, **gate)
-        return y, grads.dx, grads.dgamma, grads.dbeta, *ops("batch_norm_gradient_sums")(dy, *rest, **gate)
+        grads = ops("batch_norm_backward")(
+            reference.BackwardArguments(dy, *rest, train=train, count=count, residual=residual, **gate)
+        )
+        sums = ops("batch_norm_gradient_sums")(reference.GradientSumsArguments(dy, *rest, **gate))
+        return y, grads.dx, grads.dgamma, grads.dbeta, *sums
 
     plain = [plain_x, plain_dy, plain_added, plain_gamma, plain_beta, plain_mean, plain_var]
 

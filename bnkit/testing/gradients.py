@@ -1,6 +1,7 @@
 """Gradients by central differences, to hold a backward to its forward."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from bnkit.backend import Array, checks
 __all__ = ["numerical_gradient"]
 
 
-def numerical_gradient(f: Callable[[], Array], array: Array, h: float = 1e-4) -> np.ndarray:
+def numerical_gradient(f: Callable[[], Any], array: Array, h: float = 1e-4) -> np.ndarray:
     """(f(a + h) - f(a - h)) / 2h for each element a of `array`, as float64 of its shape.
 
     f takes nothing and returns a scalar that depends on `array`, which is moved in place one element at a time and

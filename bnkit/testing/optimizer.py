@@ -47,7 +47,7 @@ def optimizer_steps_leave_the_gradient_as_it_was(backend: Backend) -> None:
     for case in _cases(backend):
         g, lr = backend.asarray(case.gradients[0].copy()), _rate(case, backend.asarray)
         p, *memory = (backend.asarray(a) for a in (case.p.copy(), *_zeros(case)))
-        backend.optimizer_step(case.rule, p, g, tuple(memory), lr, step=1, **case.settings)
+        backend.optimizer_step(reference.StepArguments(case.rule, p, g, tuple(memory), lr, step=1, **case.settings))
         compare(f"gradient of {case.label}", backend, g, widen(case.gradients[0]), 0.0)
         if not isinstance(lr, float):
             compare(f"lr of {case.label}", backend, lr, widen(np.asarray(case.lr)), 0.0)
@@ -58,7 +58,9 @@ def optimizer_steps_write_views_and_what_lies_around_them_stays(backend: Backend
     rng = np.random.default_rng(3)
     whole, g = rng.normal(size=(10, 7)).astype(np.float32), rng.normal(size=(5, 7)).astype(np.float32)
     on_backend, v = backend.asarray(whole.copy()), backend.asarray(np.ones((5, 7), np.float32))
-    backend.optimizer_step("momentum", on_backend[::2, ...], backend.asarray(g), (v,), 0.1, decays=(0.5,))
+    backend.optimizer_step(
+        reference.StepArguments("momentum", on_backend[::2, ...], backend.asarray(g), (v,), 0.1, decays=(0.5,))
+    )
     want = widen(whole)
     want[::2] -= 0.1 * (0.5 + widen(g))
     compare("every second row", backend, on_backend, want, TOLERANCE["float32"])
@@ -94,7 +96,7 @@ def _moved(case: Case, backend: Backend | None, to: Any) -> list[Array]:
     for step, g in enumerate(case.gradients, 1):
         arguments = (case.rule, p, to(g.copy()), tuple(memory), _rate(case, to))
         if backend is None:
-            reference.optimizer_step(np, *arguments, step=step, **case.settings)
+            reference.optimizer_step(np, reference.StepArguments(*arguments, step=step, **case.settings))
         else:
-            backend.optimizer_step(*arguments, step=step, **case.settings)
+            backend.optimizer_step(reference.StepArguments(*arguments, step=step, **case.settings))
     return [p, *memory]

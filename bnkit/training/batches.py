@@ -12,7 +12,7 @@ from bnkit.nn.data_format import is_mapped
 from bnkit.nn.init import generator
 from bnkit.nn.mlp import MLP
 
-_SAMPLE = 1024  # rows of a memory map that its checksum covers
+_SAMPLE = 1024  # the rows of a memory map that its checksum covers
 
 Batch = tuple[Array, Array]
 
@@ -35,11 +35,11 @@ class Rows:
 
 
 class Stream:
-    """The batches of an iterable; an epoch is one pass."""
+    """The batches of an iterable. An epoch is one pass over it."""
 
     def __init__(self, batches: Iterable[Any]) -> None:
         self.batches = batches
-        self._checked = False  # whether the first batch is checked to be finite
+        self._checked = False  # whether the first batch has been checked for NaN and infinity
 
     def once(self) -> bool:
         """Whether the iterable allows one pass only, as a generator does."""
@@ -50,7 +50,7 @@ class Stream:
         for batch in self.batches:
             count += 1
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-                raise TypeError(f"data must give batches (x, t), got {_described(batch)} as batch {count} of an epoch")
+                raise TypeError(f"data must yield batches (x, t), got {_described(batch)} as batch {count} of an epoch")
             x, t = (a if hasattr(a, "shape") and hasattr(a, "flags") else model.backend.asarray(a) for a in batch)
             if not self._checked:
                 checks.check_finite("x of the first batch", x, model.dtype)
@@ -58,7 +58,7 @@ class Stream:
             yield x, t
         if count == 0:
             raise ValueError(
-                f"data must give a batch in every epoch, got none in epoch {number + 1}; pass a list, or an object "
+                f"data must yield a batch in every epoch, got none in epoch {number + 1}; pass a list, or an object "
                 f"whose __iter__ returns a new iterator"
             )
 
@@ -66,7 +66,7 @@ class Stream:
 def source(
     model: MLP, data: Any, batch_size: int | None, seed: int, *, drop_last: bool = False
 ) -> tuple[Rows | Stream, tuple[Array, ...]]:
-    """The batches of `data`, and its test set (x, t), or (); checked before anything is trained."""
+    """The batches of `data`, and its test set (x, t) or (), after all checks."""
     if isinstance(data, list) and len(data) in (2, 4) and all(hasattr(a, "shape") for a in data):
         names = "(x, t)" if len(data) == 2 else "Dataset(x_train, t_train, x_test, t_test)"
         raise TypeError(f"data must be a tuple of arrays, got a list of {len(data)} arrays; pass {names}")
@@ -80,14 +80,14 @@ def source(
                 f"data must be a Dataset, (x, t) or an iterable of batches, got {type(data).__name__}; pass one"
             )
         if batch_size is not None:
-            raise ValueError(f"batch_size must be left out where data gives batches, got {batch_size}")
+            raise ValueError(f"batch_size must be None for an iterable of batches, got {batch_size}; leave it out")
         if drop_last:
-            raise ValueError("drop_last must be False where data gives batches, got True; leave out the last one there")
+            raise ValueError("drop_last must be False for an iterable of batches, got True; leave it out")
         return Stream(data), ()
     if len(data) not in (2, 4):
         raise TypeError(f"data must be a Dataset or (x, t), got {len(data)} arrays; pass data[:2]")
     if batch_size is None:
-        raise TypeError("batch_size must be an int where data is arrays, got None; pass batch_size=100 or another")
+        raise TypeError("batch_size must be an int for data in arrays, got None; pass batch_size=100, for example")
     checks.check_int("batch_size", batch_size)
     if len(data[0].shape) != 2:
         raise ValueError(f"data must hold x as (rows, inputs), got {tuple(data[0].shape)}; reshape x")
@@ -113,14 +113,14 @@ def test_set(model: MLP, test: object) -> Batch:
 
 
 def _take(model: MLP, a: Array, rows: np.ndarray) -> Array:
-    """The `rows` of an array on the backend or in a file."""
+    """These rows of an array of the backend or of a memory map, on the backend."""
     if is_mapped(a):
-        return model.backend.asarray(np.asarray(np.take(a, rows, axis=0)))
+        return model.backend.asarray(np.take(np.asarray(a), rows, axis=0))
     return model.backend.xp.take(a, model.backend.asarray(rows), axis=0)
 
 
 def identity(backend: Backend, a: Array) -> list[int]:
-    """Shape and checksum, by which a resumed run knows its data; the checksum of a memory map covers some rows."""
+    """Shape and checksum, by which a resumed run recognizes its data. A memory map is checked in 1,024 rows."""
     shape = a.shape
     if is_mapped(a) and shape[0] > _SAMPLE:
         a = a[np.linspace(0, shape[0] - 1, _SAMPLE).astype(np.int64)]
@@ -128,7 +128,7 @@ def identity(backend: Backend, a: Array) -> list[int]:
 
 
 def _check_last_batch(model: MLP, rows: int, batch_size: int, *, drop_last: bool) -> None:
-    """Batch norm that moves a running variance with correction 1 cannot train on a batch of one row."""
+    """ValueError if a batch has one row and a running variance with correction 1: its divisor would be 0."""
     norms = [norm for norm in model.norms if norm.moves_statistics and norm.correction == 1]
     if not norms:
         return

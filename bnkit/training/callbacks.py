@@ -1,4 +1,4 @@
-"""Callbacks, which `fit` calls after each epoch: their type, and `EarlyStopping`."""
+"""Callbacks of `fit`, which it calls after each epoch: their type, and `EarlyStopping`."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,23 +12,22 @@ from bnkit.backend.messages import shown
 from bnkit.nn.archive import HostArrays
 from bnkit.nn.mlp import MLP
 
-Record = dict[str, Any]  # JSON-able: numbers, and with replicas lists of numbers
+Record = dict[str, Any]  # as JSON: numbers, or lists with one number for each replica
 Callback = Callable[[Record, MLP], object]  # True ends the training
 
 
 class EarlyStopping:
-    """A callback that ends the training once `monitor` has not improved for `patience` epochs.
+    """A callback that ends the training if `monitor` has not improved for `patience` epochs.
 
     monitor: the name of a metric in the records: "loss", "train_accuracy", "test_accuracy" or "test_loss". A loss
-        improves downwards, an accuracy upwards. An improvement exceeds the best value so far by more than `min_delta`;
-        NaN never improves. With replicas each has its best value, and the training ends once none of them improves.
-    restore_best: when `fit` returns, the parameters and running statistics are those of the best epoch, with replicas
-        of the best epoch of each. A network without a best epoch stays as it is. The optimizer keeps the memory of the
-        last epoch.
+        improves when it falls, an accuracy when it rises, by more than `min_delta` beyond the best value so far. NaN
+        never improves. Each replica has its best value; the training ends if no replica improves.
+    restore_best: when `fit` returns, each network has the parameters and running statistics of its best epoch. A
+        network without a best epoch keeps the last ones. The optimizer keeps its state of the last epoch.
 
-    `best` is the best value so far and `best_epoch` its epoch, 0 before there is one; both are scalars, or arrays of
-    shape (replicas,). Epoch 1 resets the count, so one object serves several trainings, one after the other. A run that
-    resumes from a checkpoint resumes the count, and takes the best network from the file.
+    `best` is the best value so far and `best_epoch` its epoch, or 0; both are scalars, or arrays of shape (replicas,).
+    Epoch 1 resets the count, so one object can serve one training after another. A run that resumes from a checkpoint
+    resumes the count too, and reads the best network from the file.
 
     Raises TypeError or ValueError for a wrong argument; `fit` raises ValueError for a metric that it does not record.
 
@@ -42,12 +41,7 @@ class EarlyStopping:
     """
 
     def __init__(
-        self,
-        monitor: str = "test_accuracy",
-        *,
-        patience: int = 5,
-        min_delta: float = 0.0,
-        restore_best: bool = False,
+        self, monitor: str = "test_accuracy", *, patience: int = 5, min_delta: float = 0.0, restore_best: bool = False
     ) -> None:
         if not isinstance(monitor, str):
             remedy = f"write EarlyStopping(patience={monitor})" if is_int(monitor) else "write 'test_accuracy'"
@@ -82,7 +76,7 @@ class EarlyStopping:
         return self.waited >= self.patience
 
     def count(self, record: Record) -> np.ndarray:
-        """Count the record; return for each replica whether it is the best so far."""
+        """Count the record, and return for each replica whether its value is the best so far."""
         if record["epoch"] == 1:
             self._start()
         self.check_monitor(tuple(record))
@@ -99,18 +93,18 @@ class EarlyStopping:
             raise ValueError(f"monitor must be one of {', '.join(names)}, got {self.monitor!r}; choose one of these")
 
     def resume(
-        self, records: Sequence[Record], last: HostArrays, kept: HostArrays, kept_epoch: int | list[int]
+        self, records: Sequence[Record], last: HostArrays, best: HostArrays, best_epoch: int | list[int]
     ) -> bool:
-        """Replay `records`; return whether they end the training.
+        """Replay `records`, and return whether they end the training.
 
-        last: the network after the last record, by the names of `MLP.arrays`. kept, kept_epoch: the best network of a
-        checkpoint, and its epoch. ValueError where this callback has another best epoch.
+        last: the network after the last record, by the names of `MLP.arrays`. best, best_epoch: the best network of the
+        checkpoint, and its epoch. ValueError if the checkpoint lacks the network of the epoch that is best here.
         """
         for record in records:
             self.count(record)
         if self.restore_best and np.any(self.best_epoch):
-            if kept and np.array_equal(kept_epoch, self.best_epoch):
-                self.best_arrays = kept
+            if best and np.array_equal(best_epoch, self.best_epoch):
+                self.best_arrays = best
             elif np.all(self.best_epoch == records[-1]["epoch"]):
                 self.best_arrays = {name: array.copy() for name, array in last.items()}
             else:
@@ -121,7 +115,7 @@ class EarlyStopping:
         return self.waited >= self.patience
 
     def restore(self, model: MLP) -> None:
-        """Write the best network into `model`, if there is one; with replicas, the best of each that has one."""
+        """Write the best epoch's arrays into `model`, for each network that has a best epoch."""
         if not self.best_arrays:
             return
         arrays = self.best_arrays
@@ -132,7 +126,7 @@ class EarlyStopping:
 
 
 def _put(to: HostArrays, arrays: HostArrays, replicas: np.ndarray) -> None:
-    """Write some replicas of `arrays` into `to`; the count of batches, which they share, stays."""
+    """Copy these replicas of `arrays` into `to`. The count of batches, which all replicas share, stays."""
     for name, array in to.items():
         if array.ndim > 0:
             array[replicas] = arrays[name][replicas]

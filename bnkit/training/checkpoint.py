@@ -1,4 +1,4 @@
-"""The file from which `fit` resumes: settings, records, network, the optimizer's memory and the best network."""
+"""The file from which `fit` resumes: settings, records, network, optimizer state and best network."""
 
 import json
 import os
@@ -19,19 +19,19 @@ from bnkit.training.optimizers import Optimizer
 
 @dataclass(frozen=True)
 class Training:
-    """A training after some epochs, as a checkpoint holds it."""
+    """The state of a training after an epoch, as a checkpoint holds it."""
 
-    source: str  # the file, for messages
+    source: str  # names the file in messages
     records: list[Record]
     network: HostArrays  # by the names of `MLP.arrays`
     memory: HostArrays  # by the names of `Optimizer.state`
     steps: int
     lr: float | list[float]
-    best: HostArrays  # the network of `best_epoch`, empty where no callback keeps it
-    best_epoch: int | list[int]  # with replicas one each
+    best: HostArrays  # the network of `best_epoch`; empty unless a callback has restore_best
+    best_epoch: int | list[int]  # a list with one epoch for each replica
 
     def load_into(self, model: MLP, optimizer: Optimizer) -> None:
-        """Write network and memory into the model and the optimizer; ValueError, before any write, unless they fit."""
+        """Write the network and the optimizer state. ValueError before any write if a name, shape or dtype differs."""
         known = model.arrays()
         archive.check_names(known, self.network, self.source)
         if self.best:
@@ -46,7 +46,7 @@ class Training:
 
 
 def settings_of(run: Run, batch_size: int | None, seed: int, *, drop_last: bool) -> Record:
-    """The settings that a resumed run must share; the data are compared by shapes and checksums."""
+    """The settings that a resumed run must share. Shapes and checksums represent the data."""
     data = [identity(run.model.backend, a) for pair in run.measured.values() for a in pair]
     return {
         "model": run.model.config,
@@ -54,20 +54,20 @@ def settings_of(run: Run, batch_size: int | None, seed: int, *, drop_last: bool)
         "data": data if isinstance(run.source, Rows) else ["batches", *data],
         "batch_size": None if batch_size is None else int(batch_size),
         "seed": int(seed),
-        **({"drop_last": True} if drop_last else {}),  # older files have no such setting
+        **({"drop_last": True} if drop_last else {}),  # absent in older files
     }
 
 
 def load(path: str | os.PathLike[str], settings: Record) -> Training:
-    """The training in the file; ValueError where its settings differ."""
+    """The training in the file; ValueError if its settings differ."""
     description, arrays = archive.load(path, "fit")
     source = f"checkpoint {os.fspath(path)}"
-    wanted, present = json.loads(json.dumps(settings)), description.get("settings", {})
-    differing = [k for k in {**wanted, **present} if present.get(k) != wanted.get(k)]
+    expected, actual = json.loads(json.dumps(settings)), description.get("settings", {})
+    differing = [k for k in {**expected, **actual} if actual.get(k) != expected.get(k)]
     if differing:
         raise ValueError(
             f"{source} must be of the same training, but differs in {' and '.join(differing)}; choose another file, or "
-            f"delete it to start anew"
+            f"delete it to start again"
         )
     return Training(
         source=source,
@@ -97,12 +97,12 @@ def save(
         if callback.best_arrays:
             description["best_epoch"] = np.asarray(callback.best_epoch).tolist()
             arrays |= {f"best/{name}": array for name, array in callback.best_arrays.items()}
-    Path(path).parent.mkdir(parents=True, exist_ok=True)  # it existed at the start; a resumption needs it
+    Path(path).parent.mkdir(parents=True, exist_ok=True)  # the folder may be deleted while `fit` runs
     archive.save(path, "fit", description, arrays)
 
 
 def _completed(record: Record) -> Record:
-    """The record with the fields that older files lack: NaN for a test loss that was not measured."""
+    """The record with the fields that older files lack; a test loss that was not measured is NaN."""
     replicas = len(record["loss"]) if isinstance(record["loss"], list) else None
     added: Record = {"test_loss": np.nan} if "test_accuracy" in record else {}
     added["diverged"] = False

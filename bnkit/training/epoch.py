@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bnkit.backend import Array
 from bnkit.nn import lockstep
@@ -14,7 +14,7 @@ from bnkit.training.optimizers import Optimizer
 
 class Metric(NamedTuple):
     label: str  # as the command line prints it
-    rows: str | None  # the rows that it is measured on after the epoch, "train" or "test"
+    rows: str | None  # "train" or "test": the rows to measure after the epoch; None: the epoch's batches
 
 
 METRICS = {
@@ -23,12 +23,12 @@ METRICS = {
     "test_accuracy": Metric("test accuracy", "test"),
     "test_loss": Metric("test loss", "test"),
 }
-"""The metrics of a record by name, in its order."""
+"""The metrics of a record by name, in the order of its fields."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What an epoch trains, by what, and on which rows it is measured: "train" and "test", where there are such."""
+    """The model, optimizer and batches of an epoch, and the rows to measure after it: "train", "test", both or none."""
 
     model: MLP
     optimizer: Optimizer
@@ -41,7 +41,7 @@ class Run:
         return [name for name, metric in METRICS.items() if metric.rows is None or metric.rows in self.measured]
 
     def part(self, replicas: slice) -> "Run":
-        """The run of some replicas, on the same memory."""
+        """The run of a slice of the replicas, on the same memory."""
         model, optimizer = self.model.part(replicas), self.optimizer.part(self.model.params, replicas)
         return dataclasses.replace(self, model=model, optimizer=optimizer)
 
@@ -53,10 +53,10 @@ class Epoch(NamedTuple):
 
 
 def train_epoch(run: Run, number: int, step: int) -> Epoch:
-    """Train epoch `number` from update `step` on; replicas train in threads where the backend has several."""
+    """Train epoch `number`, which begins at update `step`. Replicas with enough work share the backend's threads."""
     model = run.model
     cuts: list[slice] = []
-    if isinstance(run.source, Rows) and model.replicas is not None and type(model) is MLP:  # a subclass may hold more
+    if isinstance(run.source, Rows) and model.replicas is not None and type(model) is MLP:  # subclasses may hold more
         each = lockstep.multiplications(model.sizes, run.source.x.shape[0])
         cuts = lockstep.cuts(model.backend, model.replicas, each)
     if len(cuts) < 2 or any(norm.reduce is not None for norm in model.norms):  # ranks must reduce in one order
@@ -75,12 +75,12 @@ def train_epoch(run: Run, number: int, step: int) -> Epoch:
 def _train(run: Run, number: int, step: int) -> Epoch:
     """Train an epoch in this thread.
 
-    `diverged` is the first update (from 1) whose loss is not finite; else the last update if a parameter is not finite;
-    else 0.
+    `diverged` is the first update (from 1) with a loss that is infinite or NaN. If there is none, it is the last update
+    if a parameter is not finite, else 0.
     """
     model, xp = run.model, run.model.backend.xp
-    loss: Array = 0.0
-    survived: Array = 0  # updates before the sum of the losses became infinite or NaN, which it then stays
+    loss: Any = 0.0
+    survived: Any = 0  # updates before the sum of the losses became infinite or NaN, which it then stays
     steps = rows = 0
     for x, t in run.source.epoch(number, model):
         batch_loss, grads = model.loss_and_grads(x, t, step=step + steps)

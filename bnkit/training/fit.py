@@ -1,4 +1,4 @@
-"""fit(): training by epochs, with a record of each, callbacks, and a checkpoint from which a killed run resumes."""
+"""`fit`: training by epochs, with one record for each, callbacks, and a checkpoint from which a killed run resumes."""
 
 import os
 import warnings
@@ -38,33 +38,31 @@ def fit(
     callbacks: Sequence[Callback] = (),
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> list[Record]:
-    """Train `model` in place, and return one record an epoch.
-
-    Replicas train in several threads where the backend has them, to the same numbers.
+    """Train `model` in place, and return one record for each epoch.
 
     data: a Dataset, or the tuple (x, t) with x (rows, inputs) and t (rows,) integer labels or (rows, classes) weights.
         An epoch is one pass over the training rows in an order drawn from (seed, epoch), in batches of `batch_size`.
-        The last batch is smaller where the rows do not divide; drop_last=True leaves it out (other rows in each epoch).
+        The last batch may be smaller; drop_last=True leaves it out, which omits other rows in each epoch.
         A memory-mapped x (np.load(…, mmap_mode="r")) is read batch by batch, and may be larger than memory. All other
-        arrays are moved to the backend at the start.
-        Or an iterable of batches (x, t), without `batch_size`, `drop_last` and `seed`. The batches are trained on in
-        their order, and an epoch is one pass. With several epochs the iterable must be restartable.
-    test: (x, t), where `data` is no Dataset and so has no test set.
+        arrays move to the backend at the start.
+        Or an iterable of batches (x, t), without `batch_size`, `drop_last` and `seed`. An epoch is one pass over the
+        batches in their order. With several epochs the iterable must be restartable.
+    test: the test set (x, t), if `data` is no Dataset.
     optimizer: an object of `bnkit.optim`; each model needs a new one.
-    callbacks: called with (record, model) after each epoch; True from one of them ends the training.
+    callbacks: called with (record, model) after each epoch. If one returns True, the training ends.
     checkpoint: a file that `fit` writes after each epoch and its callbacks, and resumes from if it exists. A killed run
         that is started again ends like an uninterrupted one, if an iterable yields the same batches in every epoch.
-        Once every network has diverged, the file stays as it was in the epoch before.
+        After every network has diverged, the file is not written again.
 
-    A record holds epoch (from 1), step (updates so far), loss (mean over the rows of the epoch, in training),
-    train_accuracy, unless `data` is an iterable, and with a test set test_accuracy and test_loss (all in inference, as
-    `model.accuracy` and `model.loss`), and diverged. With replicas all but the first two are lists of one value each.
-    diverged: whether a loss or a parameter was infinite or NaN in this epoch or before. A DivergenceWarning (a
-    RuntimeWarning) names each such network once, with the epoch and the step. The training continues, because the other
-    replicas may be sound.
+    A record holds epoch (from 1), step (updates so far), loss (in training, the mean over the rows of the epoch),
+    train_accuracy (unless `data` is an iterable), test_accuracy and test_loss (with a test set), and diverged.
+    Accuracies and the test loss are measured in inference, as by `model.accuracy` and `model.loss`. With replicas, all
+    but epoch and step are lists with one value for each. diverged: whether a loss or a parameter has become infinite or
+    NaN, in this epoch or earlier. A DivergenceWarning (a RuntimeWarning) names each such network once, with the epoch
+    and the step. The training continues for the other replicas.
 
-    Raises TypeError or ValueError for a wrong argument before anything is trained. This includes NaN and infinity in x:
-    host arrays are read once for it, memory maps too, and the first batch of an iterable. Device arrays are not read.
+    Raises TypeError or ValueError for a wrong argument before any training. NaN and infinity in x are such errors. To
+    find them, `fit` reads host arrays, memory maps and the first batch of an iterable once, but no device array.
 
         >>> model, data = bnkit.MLP((64, 100, 10), seed=0), bnkit.data.load("synthetic")
         >>> records = bnkit.fit(model, data, optimizer=bnkit.optim.Adam(), epochs=5, batch_size=100)
@@ -80,7 +78,7 @@ def fit(
     stopping = _check_callbacks(callbacks)
     source, test_part = batches.source(model, data, batch_size, seed, drop_last=drop_last)
     if test_part and test is not None:
-        raise ValueError("test must be left out where data is a Dataset, which has a test set, got both; drop test")
+        raise ValueError("test must be None for a Dataset, which has a test set, got both; leave out test")
     measured = {"train": (source.x, source.t)} if isinstance(source, Rows) else {}
     if test_part or test is not None:
         measured["test"] = batches.test_set(model, test_part or test)
@@ -143,7 +141,7 @@ def _check_optimizer(optimizer: object, model: MLP) -> None:
 
 
 def _check_callbacks(callbacks: object) -> list[EarlyStopping]:
-    """The EarlyStopping callbacks."""
+    """Check the callbacks, and return those that are EarlyStopping."""
     if not isinstance(callbacks, Sequence):
         got = shown(callbacks)
         raise TypeError(f"callbacks must be a sequence of functions, got {got}; write callbacks=[{got}]")
@@ -161,9 +159,9 @@ def _check_callbacks(callbacks: object) -> list[EarlyStopping]:
 
 
 def _divergence(updates: int | list[int], before: bool | list[bool]) -> tuple[bool | list[bool], dict[int | None, int]]:
-    """The record's `diverged`, and the update of each network that diverged in this epoch, by replica.
+    """The record's `diverged`, and by replica the update at which a network diverged in this epoch.
 
-    updates: `Epoch.diverged`. before: the `diverged` of the record before. Both are lists with replicas.
+    updates: `Epoch.diverged`. before: the `diverged` of the last record. With replicas both are lists.
     """
     if not isinstance(updates, list):
         return bool(before or updates), {None: updates} if updates and not before else {}
@@ -173,7 +171,7 @@ def _divergence(updates: int | list[int], before: bool | list[bool]) -> tuple[bo
 
 
 def _warn(updates: dict[int | None, int], epoch: int, step: int) -> None:
-    """Warn of the networks that diverged in `epoch`, before which there were `step` updates."""
+    """Warn of the networks that diverged in `epoch`, which began after `step` updates."""
     where = [f"step {step + n}" + ("" if r is None else f" (replica {r})") for r, n in updates.items()]
     warnings.warn(
         f"the training diverged in epoch {epoch}, at {', '.join(where)}: a loss or a parameter is infinite or NaN; "
@@ -184,6 +182,6 @@ def _warn(updates: dict[int | None, int], epoch: int, step: int) -> None:
 
 
 def _number(model: MLP, value: Array) -> Any:
-    """A Python number, or with replicas a list of numbers."""
+    """A Python number, or a list with one number for each replica."""
     host: Any = (model.backend.to_numpy(value) if model.backend.name != "numpy" else np.asarray(value)).tolist()
     return host

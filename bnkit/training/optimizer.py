@@ -8,6 +8,7 @@ import numpy as np
 
 from bnkit.backend import Array, Backend, backend_of, checks, dtype_name
 from bnkit.backend.messages import shown
+from bnkit.reference import StepArguments
 
 Rate = float | Sequence[float]
 
@@ -87,13 +88,12 @@ class Optimizer:
                 _check_gradient(name, p, grads[name])
         self.steps += 1
         self._remember(params)
-        settings = {"eps": self.eps, "weight_decay": self.weight_decay, "step": self.steps}
-        decays = tuple(getattr(self, name) for name in self.decays)
+        settings = (tuple(getattr(self, name) for name in self.decays), self.eps, self.weight_decay, self.steps)
         for name, p in params.items():
             backend = backend_of(p)
             memory = tuple(self.state[f"{name}/{slot}"] for slot in self.slots)
             lr = self._rate(backend, p)
-            backend.optimizer_step(self.rule, p, grads[name], memory, lr, decays=decays, **settings)
+            backend.optimizer_step(StepArguments(self.rule, p, grads[name], memory, lr, *settings))
 
     def part(self, params: Mapping[str, Array], replicas: slice) -> "Optimizer":
         """The optimizer of some replicas of `params`, on the same memory; it counts its `steps` by itself."""

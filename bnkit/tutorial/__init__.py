@@ -1,16 +1,16 @@
-"""Section 6.3 of "Deep Learning from Scratch" over bnkit: its names and its numbers, on NumPy arrays alone.
+"""The API of section 6.3 of "Deep Learning from Scratch", with its names and numbers, on NumPy arrays only.
 
-A script of that section runs with nothing but its import lines changed. Where it differs from bnkit:
+A script of that section runs after a change of its import lines. The API differs from the rest of bnkit:
 
-- Batch norm: `momentum` weighs the old running value; eps is 10e-7, that is 1e-6; the running variance is the biased
-  one. Running mean and variance start at 0, at the first forward in either mode, and are new arrays after each step.
-  `backward` belongs to the last training forward, but takes the gamma of its own time.
-  Images (N, C, H, W) are N rows of C*H*W activations, each with its own statistics, gamma and beta.
+- Batch norm: `momentum` weighs the old running value, eps is 10e-7 = 1e-6, and the running variance is the biased one.
+  Running mean and variance start at 0 at the first forward in either mode, and are new arrays after each step.
+  `backward` differentiates the last training forward, but with the gamma at the time of `backward`.
+  Images (N, C, H, W) are N rows of C*H*W activations, each with its statistics, gamma and beta.
 - Loss: the mean of -log(softmax + 1e-7), plus half the weight decay times the squares of every W. The gradient is
-  (softmax - t) / N, which leaves out the 1e-7.
-- `gradient` and `numerical_gradient` train: each loss they compute moves the running arrays, draws dropout masks.
-- Weights and dropout masks come from NumPy's global generator: np.random.seed decides them.
-- Dropout keeps the element where rand > ratio, unscaled, and multiplies by 1 - ratio at inference.
+  (softmax - t) / N, which ignores the 1e-7.
+- `gradient` and `numerical_gradient` train: each loss moves the running arrays and draws dropout masks.
+- Weights and dropout masks come from NumPy's global generator, which np.random.seed sets.
+- Dropout keeps an element if rand > ratio, without scaling, and multiplies by 1 - ratio in inference.
 - Optimizers add 1e-7 outside the root, and Nesterov's parameters are the look-ahead point.
 """
 
@@ -48,8 +48,12 @@ Array = npt.NDArray[Any]
 class MultiLayerNetExtend:
     """A network of Affine, BatchNorm, activation and Dropout for each hidden size, and a last Affine.
 
-    activation: "relu" or "sigmoid". weight_init_std: "relu" or "he" for sqrt(2 / inputs), "sigmoid" or "xavier" for
-    sqrt(1 / inputs), or a number, times randn. `params` holds the very arrays that the layers use.
+    activation: "relu" or "sigmoid". weight_init_std: the standard deviation of the weights; "relu" or "he" is
+    sqrt(2 / inputs), "sigmoid" or "xavier" is sqrt(1 / inputs). The layers use the arrays of `params`.
+
+        >>> network = bnkit.tutorial.MultiLayerNetExtend(4, [5], 3, use_batchnorm=True)
+        >>> sorted(network.gradient(np.ones((2, 4)), np.array([0, 2])))
+        ['W1', 'W2', 'b1', 'b2', 'beta1', 'gamma1']
     """
 
     def __init__(
@@ -97,7 +101,7 @@ class MultiLayerNetExtend:
 
     @quiet
     def predict(self, x: npt.ArrayLike, train_flg: bool = False) -> Array:
-        """Return the scores (N, output_size), before softmax."""
+        """Return the scores (N, output_size) before softmax."""
         for key, layer in self.layers.items():
             x = layer.forward(x, train_flg) if key.startswith(("BatchNorm", "Dropout")) else layer.forward(x)
         return np.asarray(x)
@@ -113,7 +117,7 @@ class MultiLayerNetExtend:
         return float(np.mean(self.predict(x).argmax(axis=1) == labels))
 
     def numerical_gradient(self, x: npt.ArrayLike, t: npt.ArrayLike) -> dict[str, Array]:
-        """Return what `gradient` returns, from central differences of the training loss."""
+        """Return the same as `gradient`, from central differences of the training loss."""
 
         def loss() -> float:
             return self.loss(x, t, train_flg=True)
@@ -122,7 +126,7 @@ class MultiLayerNetExtend:
 
     @quiet
     def gradient(self, x: npt.ArrayLike, t: npt.ArrayLike) -> dict[str, Array]:
-        """Return the gradient of the training loss, weight decay included, under the keys of `params`."""
+        """Return the gradients of the training loss, with weight decay, by the names of `params`."""
         self.loss(x, t, train_flg=True)
         dout = self.last_layer.backward()
         for layer in reversed(self.layers.values()):
@@ -142,8 +146,8 @@ def load_mnist(
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """Return MNIST as (x_train, t_train), (x_test, t_test).
 
-    Images (N, 784) or (N, 1, 28, 28): float32 in [0, 1], or uint8. Labels uint8 (N,), or one-hot float64 (N, 10).
-    The files and the errors are those of `bnkit.data.load_mnist_raw`.
+    Images are (N, 784) or (N, 1, 28, 28), float32 in [0, 1] or uint8. Labels are uint8 (N,), or one-hot float64
+    (N, 10). The files and errors are as in `bnkit.data.load_mnist_raw`.
     """
     x_train, t_train, x_test, t_test = load_mnist_raw()
 

@@ -1,4 +1,4 @@
-"""The tutorial's layers, which keep what their backward needs; `bnkit.tutorial` says where they differ from bnkit's."""
+"""The tutorial's layers, which store the inputs of their backward. `bnkit.tutorial` lists the differences."""
 
 import math
 from typing import Any
@@ -12,14 +12,19 @@ from bnkit.norm.batch_norm import batch_norm, batch_norm_backward
 
 Array = npt.NDArray[Any]
 
-# Networks diverge at large initial scales; the experiment shows that, NumPy need not report each overflow.
+# The experiment shows networks that diverge; NumPy need not warn of each overflow.
 quiet = np.errstate(over="ignore", invalid="ignore")
 
 
 class BatchNormalization:
     """Batch normalization of (N, D) or (N, C, H, W); gamma, beta and the running arrays are (D,) or (C*H*W,).
 
-    Computed in float64; results have the dtype that NumPy gives to arithmetic among the arguments.
+    The computation is in float64. Results have the dtype of NumPy's arithmetic with the arguments.
+
+        >>> norm = bnkit.tutorial.BatchNormalization(np.ones(2), np.zeros(2))
+        >>> norm.forward(np.array([[1.0, 2.0], [3.0, 6.0]])).round(3)
+        array([[-1., -1.],
+               [ 1.,  1.]])
     """
 
     def __init__(
@@ -27,7 +32,7 @@ class BatchNormalization:
     ) -> None:
         if (running_mean is None) != (running_var is None):
             absent = "running_mean" if running_mean is None else "running_var"
-            raise ValueError(f"running_mean and running_var must be given both or neither, got None for {absent}")
+            raise ValueError(f"running_mean and running_var must come both or neither, got None for {absent}")
         self.gamma, self.beta, self.momentum = gamma, beta, momentum
         self.running_mean, self.running_var = running_mean, running_var
         self.input_shape: tuple[int, ...] | None = None
@@ -46,9 +51,9 @@ class BatchNormalization:
             self.running_mean, self.running_var = np.zeros(features), np.zeros(features)
         old = _each("running_mean", self.running_mean, features), _each("running_var", self.running_var, features)
         running_mean, running_var = (np.array(a, np.float64) for a in old)
-        # A copy, because the cache refers to it and scripts write into x before `backward`.
+        # A copy: the cache refers to it, and scripts write into x before `backward`.
         rows = np.array(x, np.float64, order="C").reshape(len(x), features)
-        # gamma 1 and beta 0: the cache would keep this gamma, `backward` takes the one of its own time.
+        # gamma 1 and beta 0: `backward` must use the gamma of its time, not the one in the cache.
         check_real("momentum", self.momentum)
         settings: dict[str, Any] = {"train": bool(train_flg), "decay": self.momentum, "eps": 10e-7, "correction": 0}
         y, cache = batch_norm(rows, np.ones(features), np.zeros(features), running_mean, running_var, **settings)
@@ -66,7 +71,7 @@ class BatchNormalization:
 
     @quiet
     def backward(self, dout: npt.ArrayLike) -> Array:
-        """Return dx and set `dgamma` and `dbeta`, for the last forward with train_flg=True."""
+        """Return dx and set `dgamma` and `dbeta` for the last forward with train_flg=True."""
         if self._trained is None:
             raise ValueError("backward must come after forward(x, train_flg=True), got no such forward")
         cache, shape, dtype = self._trained
@@ -85,7 +90,7 @@ class BatchNormalization:
 
 
 class Affine:
-    """x @ W + b over x flattened to (N, inputs); W and b are used, and kept, as the arrays they are."""
+    """x @ W + b for x flattened to (N, inputs). W and b are not copied."""
 
     def __init__(self, W: Array, b: Array) -> None:
         self.W, self.b = W, b
@@ -97,12 +102,12 @@ class Affine:
         return np.asarray(get_backend("numpy").matmul(self.x, self.W) + self.b)
 
     def backward(self, dout: Array) -> Array:
-        self.dW, self.db = get_backend("numpy").matmul(self.x.T, dout), dout.sum(axis=0)
+        self.dW, self.db = np.asarray(get_backend("numpy").matmul(self.x.T, dout)), dout.sum(axis=0)
         return np.asarray(dout @ self.W.T).reshape(self.shape)
 
 
 class Relu:
-    """max(x, 0); NaN stays."""
+    """max(x, 0); NaN stays NaN."""
 
     def forward(self, x: Array) -> Array:
         self.mask = x <= 0
@@ -113,7 +118,7 @@ class Relu:
 
 
 class Sigmoid:
-    """1 / (1 + exp(-x)); where exp overflows to inf, that is the right 0."""
+    """1 / (1 + exp(-x)), which is correctly 0 if exp overflows."""
 
     def forward(self, x: Array) -> Array:
         self.out = 1 / (1 + np.exp(-x))
@@ -124,7 +129,7 @@ class Sigmoid:
 
 
 class Dropout:
-    """x * (rand > ratio) in training, x * (1 - ratio) at inference."""
+    """x * (rand > ratio) in training, x * (1 - ratio) in inference."""
 
     def __init__(self, dropout_ratio: float = 0.5) -> None:
         self.dropout_ratio = dropout_ratio
@@ -179,7 +184,7 @@ def _numeric(name: str, value: npt.ArrayLike) -> Array:
         array = np.asarray(value)
     except ValueError as error:
         raise ValueError(
-            f"{name} must be an array of real numbers, got what numpy.asarray refuses ({error})"
+            f"{name} must be an array of real numbers, got values that numpy.asarray refuses ({error})"
         ) from error
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold real numbers, got {array.dtype}")

@@ -1,4 +1,4 @@
-"""The tutorial's optimizers: `update(params, grads)` over dictionaries, each rule as `bnkit.tutorial` states it."""
+"""The tutorial's optimizers: `update(params, grads)` over dictionaries of arrays."""
 
 import math
 from collections.abc import Mapping, MutableMapping
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class _Optimizer:
-    """`update` adds `_change` to each parameter: in place to an array, anew in `params` for a plain number."""
+    """`update` adds `_change` to each parameter, in place for arrays. A plain number is replaced in `params`."""
 
     state: ClassVar[tuple[str, ...]] = ()
 
@@ -36,7 +36,13 @@ class _Optimizer:
 
 
 class SGD(_Optimizer):
-    """p -= lr g."""
+    """p -= lr g.
+
+    >>> params = {"W1": np.ones(2)}
+    >>> bnkit.tutorial.SGD(lr=0.5).update(params, {"W1": np.ones(2)})
+    >>> params["W1"]
+    array([0.5, 0.5])
+    """
 
     def __init__(self, lr: float = 0.01) -> None:
         super().__init__(lr)

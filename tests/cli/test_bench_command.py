@@ -194,7 +194,7 @@ def test_a_peer_that_does_not_come_up_ends_the_run_before_the_work(fake_peer, ca
             2,
             "dtypes must be among float32, float64 with sgd-step",
         ),
-        (["--ops", "adam-step", "--plot", "figure.png"], 2, "plot must be left out where no op of batch norm is"),
+        (["--ops", "adam-step", "--plot", "figure.png"], 2, "plot must be left out if no op of batch norm is"),
         (["--dtypes", "int8"], 2, "dtypes must be among float32, float64, float16, bfloat16, got 'int8'"),
         (["--against", "keras"], 2, "against must be among torch, jax, tutorial, torch-compile, cudnn, got 'keras'"),
         (["--seconds", "0"], 2, "--seconds"),

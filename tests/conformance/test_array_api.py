@@ -14,6 +14,14 @@ import numpy as np
 import pytest
 
 from bnkit import reference
+from bnkit.reference import (
+    BackwardArguments,
+    GradientSumsArguments,
+    InferenceArguments,
+    MomentsArguments,
+    StepArguments,
+    TrainArguments,
+)
 
 NEWEST = max(xp._flags.supported_versions)
 SHAPE = (2, 5, 3, 4)
@@ -39,23 +47,33 @@ def drawn(dtype: str) -> dict[str, Host]:
 
 def train(xp: Any, a: dict[str, Any], *, mask: bool = False, residual: bool = False, out: bool = False) -> list[Any]:
     mean, var = (xp.astype(a[n], a[n].dtype) for n in ("mean", "var"))
-    result = reference.batch_norm_train(
-        xp, a["x"], a["gamma"], a["beta"], mean, var, decay=0.9, eps=1e-5, correction=1,
+    args = TrainArguments(
+        a["x"], a["gamma"], a["beta"], mean, var, decay=0.9, eps=1e-5, correction=1,
         mask=a["mask"] if mask else None, residual=a["residual"] if residual else None,
         activation="relu" if residual else None, out=xp.zeros_like(a["x"]) if out else None,
     )  # fmt: skip
+    result = reference.batch_norm_train(xp, args)
     return [result.y, *result.moments, result.rstd, result.active, mean, var]
 
 
 def backward(xp: Any, a: dict[str, Any], *, train: bool, mask: bool = False, residual: bool = False) -> list[Any]:
     active = reference.pack_bits(xp, a["x"] > 1) if residual else None
-    return list(
-        reference.batch_norm_backward(
-            xp, a["dy"], a["x"], a["gamma"], a["beta"], xp.astype(a["mean"], xp.float64), a["rstd"],
-            train=train, count=a["count"], mask=a["mask"] if mask else None, residual=residual,
-            activation="relu" if residual else None, active=active,
-        )
+    args = BackwardArguments(
+        a["dy"], a["x"], a["gamma"], a["beta"], xp.astype(a["mean"], xp.float64), a["rstd"],
+        train=train, count=a["count"], mask=a["mask"] if mask else None, residual=residual,
+        activation="relu" if residual else None, active=active,
     )  # fmt: skip
+    return list(reference.batch_norm_backward(xp, args))
+
+
+def inference(xp: Any, a: dict[str, Any]) -> tuple[Any, ...]:
+    args = InferenceArguments(a["x"], a["gamma"], None, a["mean"], a["var"], 1e-5, a["residual"], "relu")
+    return reference.batch_norm_inference(xp, args)
+
+
+def gradient_sums(xp: Any, a: dict[str, Any]) -> tuple[Any, ...]:
+    given = a["dy"], a["x"], a["gamma"], a["beta"], a["mean"], a["rstd"]
+    return reference.batch_norm_gradient_sums(xp, GradientSumsArguments(*given, a["mask"], "relu"))
 
 
 def moved(xp: Any, a: dict[str, Any], op: Callable[..., None], *others: Any, **options: Any) -> list[Any]:
@@ -94,31 +112,23 @@ def stepped(xp: Any, a: dict[str, Any], rule: str, *, rates: bool) -> list[Any]:
     p, *memory = (xp.astype(a[n], a[n].dtype) for n in ("gamma", *STEPS[rule]))
     decays = (0.9, 0.99)[: 0 if rule == "adagrad" else len(memory)]
     lr = a["var"][:, 0] if rates else 0.1
-    reference.optimizer_step(xp, rule, p, a["beta"], memory, lr, decays=decays, eps=1e-8, weight_decay=0.1, step=3)
+    reference.optimizer_step(xp, StepArguments(rule, p, a["beta"], memory, lr, decays, 1e-8, weight_decay=0.1, step=3))
     return [p, *memory]
 
 
 # each op as a function of the namespace and the arrays, so that NumPy gives what is expected
 OPS: dict[str, list[Callable[[Any, dict[str, Any]], Any]]] = {
     "batch_norm_moments": [
-        lambda xp, a: reference.batch_norm_moments(xp, a["x"]),
-        lambda xp, a: reference.batch_norm_moments(xp, a["x"], mask=a["mask"]),
+        lambda xp, a: reference.batch_norm_moments(xp, MomentsArguments(a["x"])),
+        lambda xp, a: reference.batch_norm_moments(xp, MomentsArguments(a["x"], mask=a["mask"])),
     ],
     "batch_norm_train": [
         lambda xp, a: train(xp, a),
         lambda xp, a: train(xp, a, mask=True, residual=True),
         lambda xp, a: train(xp, a, residual=True, out=True),
     ],
-    "batch_norm_inference": [
-        lambda xp, a: reference.batch_norm_inference(
-            xp, a["x"], a["gamma"], None, a["mean"], a["var"], eps=1e-5, residual=a["residual"], activation="relu"
-        )
-    ],
-    "batch_norm_gradient_sums": [
-        lambda xp, a: reference.batch_norm_gradient_sums(
-            xp, a["dy"], a["x"], a["gamma"], a["beta"], a["mean"], a["rstd"], mask=a["mask"], activation="relu"
-        )
-    ],
+    "batch_norm_inference": [inference],
+    "batch_norm_gradient_sums": [gradient_sums],
     "batch_norm_backward": [
         lambda xp, a: backward(xp, a, train=True),
         lambda xp, a: backward(xp, a, train=True, mask=True, residual=True),

@@ -48,7 +48,7 @@ def test_a_truncated_file_is_named_with_a_remedy(tmp_path: Path, kept: int, comp
 def test_a_file_cut_before_compression_says_how_many_bytes_it_has(tmp_path: Path) -> None:
     path = tmp_path / "cut.gz"
     path.write_bytes(gzip.compress(idx(np.zeros((2, 3), np.int16))[:-1]))
-    with pytest.raises(ValueError, match=r"expected 24 bytes for shape \(2, 3\) of int16, found 23 bytes"):
+    with pytest.raises(ValueError, match=r"expected 24 bytes for shape \(2, 3\) of int16, got 23 bytes"):
         data.read_idx(path)
 
 
@@ -57,7 +57,7 @@ def test_trailing_bytes_are_refused(tmp_path: Path, compressed: bool) -> None:
     path = tmp_path / "long"
     whole = idx(np.arange(6, dtype=np.uint8)) + b"x"
     path.write_bytes(gzip.compress(whole) if compressed else whole)
-    with pytest.raises(ValueError, match=r"long is not .* found 15 bytes"):
+    with pytest.raises(ValueError, match=r"long is not .* got 15 bytes"):
         data.read_idx(path)
 
 
@@ -101,17 +101,17 @@ def test_a_foreign_file_is_named_with_a_remedy(tmp_path: Path, content: bytes) -
 
 def test_a_web_page_is_quoted_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "page.gz").write_bytes(b"<!DOCTYPE html><html>")
-    with pytest.raises(ValueError, match="found b'<!DOCTYPE html>"):
+    with pytest.raises(ValueError, match="got b'<!DOCTYPE html>"):
         data.read_idx(tmp_path / "page.gz")
 
 
 def test_a_file_cut_in_its_header_says_how_long_that_is(tmp_path: Path) -> None:
     (tmp_path / "cut").write_bytes(idx(np.zeros((2, 28, 28), np.uint8))[:12])
-    with pytest.raises(ValueError, match="expected a header of 16 bytes, found 12 bytes"):
+    with pytest.raises(ValueError, match="expected a header of 16 bytes, got 12 bytes"):
         data.read_idx(tmp_path / "cut")
 
 
 def test_sizes_whose_product_overflows_are_not_taken_for_an_empty_array(tmp_path: Path) -> None:
     (tmp_path / "huge").write_bytes(b"\0\0\x08\x03" + struct.pack(">3I", 2**31, 2**31, 4))
-    with pytest.raises(ValueError, match=f"expected {16 + 2**64} bytes .* found 16 bytes"):
+    with pytest.raises(ValueError, match=f"expected {16 + 2**64} bytes .* got 16 bytes"):
         data.read_idx(tmp_path / "huge")

@@ -10,6 +10,13 @@ import numpy as np
 from kernel_memory import start_child, told_by
 
 import bnkit
+from bnkit.reference import (
+    BackwardArguments,
+    GradientSumsArguments,
+    InferenceArguments,
+    MomentsArguments,
+    TrainArguments,
+)
 
 Array = np.ndarray[Any, Any]
 DTYPES = tuple(np.dtype(d) for d in ("float16", ml_dtypes.bfloat16, "float32", "float64"))
@@ -41,23 +48,23 @@ def all_results(shape: tuple[int, ...], dtype: Any) -> dict[str, Array]:
     def keep(name: str, *arrays: Array | None) -> None:
         found.update({f"{name} {i}": np.asarray(a) for i, a in enumerate(arrays) if a is not None})
 
-    keep("moments", *backend.batch_norm_moments(x))
-    fixed: dict[str, Any] = {"decay": 0.9, "eps": 1e-5, "correction": 1}
+    keep("moments", *backend.batch_norm_moments(MomentsArguments(x)))
     for activation in (None, "relu"):
         for added in (None, residual):
             name = f"{activation}, {'no' if added is None else 'a'} residual:"
             running = [mean.copy(), var.copy()]
-            options: dict[str, Any] = {"activation": activation, "residual": added}
-            made = backend.batch_norm_train(x, gamma, beta, *running, **fixed, **options)
+            ending: dict[str, Any] = {"activation": activation, "residual": added}
+            made = backend.batch_norm_train(TrainArguments(x, gamma, beta, *running, 0.9, 1e-5, 1, **ending))
             keep(f"{name} train", made.y, *made.moments, made.rstd, made.active, *running)
-            keep(f"{name} inference", *backend.batch_norm_inference(x, gamma, beta, mean, var, eps=1e-5, **options))
-            arguments = (dy, x, gamma, beta, made.moments.mean, made.rstd)
-            options = {"activation": activation, "active": made.active}
-            sums = backend.batch_norm_gradient_sums(*arguments, **options)
+            inference = InferenceArguments(x, gamma, beta, mean, var, 1e-5, **ending)
+            keep(f"{name} inference", *backend.batch_norm_inference(inference))
+            given = (dy, x, gamma, beta, made.moments.mean, made.rstd)
+            gate: dict[str, Any] = {"activation": activation, "active": made.active}
+            sums = backend.batch_norm_gradient_sums(GradientSumsArguments(*given, **gate))
             keep(f"{name} sums", *sums)
-            options |= {"train": True, "count": made.moments.count, "residual": added is not None}
-            keep(f"{name} backward", *backend.batch_norm_backward(*arguments, **options))
-            keep(f"{name} backward by sums", *backend.batch_norm_backward(*arguments, sums=sums, **options))
+            args = BackwardArguments(*given, True, made.moments.count, residual=added is not None, **gate)
+            keep(f"{name} backward", *backend.batch_norm_backward(args))
+            keep(f"{name} backward by sums", *backend.batch_norm_backward(args._replace(sums=sums)))
     logits = x.reshape(shape[0], -1, shape[2]) if shape[3] == 1 else x[0, 0]
     labels = rng.integers(0, logits.shape[-1], logits.shape[:-1])
     keep("loss of labels", *backend.softmax_cross_entropy(logits, labels))

@@ -1,9 +1,11 @@
 """Steps of every optimizer's rule: what they are given, and the arrays that come out."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from bnkit.reference import StepArguments
 from bnkit.testing.optimizer import RULES as RULES
 
 Array = np.ndarray[Any, Any]
@@ -12,32 +14,21 @@ Array = np.ndarray[Any, Any]
 SHAPES = [(1,), (3,), (4, 3), (5, 1, 7), (3, 20_011), (2, 33, 70), (16, 1), ()]
 
 
-class Step(NamedTuple):
-    """The arguments of `optimizer_step`."""
-
-    rule: str
-    p: Array
-    g: Array
-    memory: tuple[Array, ...]
-    lr: Any
-    settings: dict[str, Any]
-
-    def run(self, op: Any, to: Any = np.asarray) -> tuple[Any, ...]:
-        """The parameters and memories after the step by `op`, on copies that `to` moves to their backend."""
-        p, g, *memory = (to(a.copy()) for a in (self.p, self.g, *self.memory))
-        lr = self.lr if isinstance(self.lr, float) else to(self.lr.copy())
-        op(self.rule, p, g, tuple(memory), lr, **self.settings)
-        return p, *memory
+def after(op: Callable[[StepArguments], object], args: StepArguments, to: Any = np.asarray) -> tuple[Any, ...]:
+    """The parameters and memories after the step by `op`, on copies that `to` moves to their backend."""
+    p, g, *memory = (to(a.copy()) for a in (args.p, args.g, *args.memory))
+    lr = args.lr if isinstance(args.lr, float) else to(args.lr.copy())
+    op(args._replace(p=p, g=g, memory=tuple(memory), lr=lr))
+    return p, *memory
 
 
 def make_step(
     rule: str, shape: tuple[int, ...], dtype: str, *, rates: bool = False, weight_decay: float = 0.0, step: int = 3
-) -> Step:
+) -> StepArguments:
     """rates: a learning rate for each entry of the leading axis."""
     rng = np.random.default_rng(len(shape) + sum(shape))
     memories, decays = RULES[rule]
     p, g, *memory = (np.asarray(rng.normal(size=shape)).astype(dtype) for _ in range(2 + memories))
     memory = [abs(a) if i == memories - 1 else a for i, a in enumerate(memory)]  # the last one is under the root
     lr = rng.uniform(0.1, 1, shape[:1]).astype(dtype) if rates else 0.013
-    settings = {"decays": decays, "eps": 1e-8, "weight_decay": weight_decay, "step": step}
-    return Step(rule, p, g, tuple(memory), lr, settings)
+    return StepArguments(rule, p, g, tuple(memory), lr, decays, 1e-8, weight_decay, step)

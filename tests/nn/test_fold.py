@@ -164,15 +164,21 @@ def test_gamma_0_and_a_running_variance_of_0_are_folded(backend):
     ("layers", "match"),
     [
         (lambda b: [norm(b, track=False), linear(b)], "must have running statistics, got track=False"),
-        (lambda b: [norm(b)], "must be beside a Linear, got none"),
+        (lambda b: [norm(b)], "must be next to a Linear, got none"),
         (lambda b: [Tanh(), norm(b), Tanh(), linear(b)], "got Tanh after it and none before"),
-        (lambda b: [linear(b), Tanh(), norm(b)], "must be beside a Linear, got none"),
+        (lambda b: [linear(b), Tanh(), norm(b)], "must be next to a Linear, got none"),
         (lambda b: [norm(b, activation="relu"), linear(b)], 'with activation="relu" must follow a Linear'),
         (lambda b: [norm(b), norm(b, activation="relu"), linear(b)], 'with activation="relu" must follow'),
         (lambda b: [linear(b), norm(b, axis=0)], "must be over the features .*got axis=0"),
         (lambda b: [linear(b, replicas=2), norm(b, axis=1)], "must be over the features .*got axis=1"),
-        (lambda b: [linear(b), norm(b, 5)], r"must have the outputs of the Linear .*\(4,\), got \(5,\)"),
-        (lambda b: [norm(b, 5), linear(b)], r"must have the inputs of the Linear .*\(4,\), got \(5,\)"),
+        (
+            lambda b: [linear(b), norm(b, 5)],
+            r"must have as many features as the adjacent Linear has outputs, .*\(4,\), got \(5,\)",
+        ),
+        (
+            lambda b: [norm(b, 5), linear(b)],
+            r"must have as many features as the adjacent Linear has inputs, .*\(4,\), got \(5,\)",
+        ),
     ],
 )
 def test_what_cannot_be_folded_is_refused(backend, layers, match):
@@ -278,10 +284,10 @@ WRONG = {
     "float axis": ({"input_axis": 1.0}, TypeError, "input_axis must be an int"),
     "same axis": ({"output_axis": -3}, ValueError, "output_axis and input_axis must differ"),
     "before": ({"before": 1}, TypeError, "before must be True or False"),
-    "unsaid padding": ({"before": True}, ValueError, "padding must be 0, and explicitly so, .*got None"),
-    "no padding": ({"before": True, "padding": ()}, ValueError, r"padding must be 0, .*got \(\)"),
-    "padding": ({"before": True, "padding": (0, 1)}, ValueError, r"padding must be 0, .*got \(0, 1\)"),
-    "named padding": ({"before": True, "padding": "same"}, ValueError, "padding must be 0"),
+    "unsaid padding": ({"before": True}, ValueError, "padding must be an explicit 0 .*got None"),
+    "no padding": ({"before": True, "padding": ()}, ValueError, r"padding must be an explicit 0 .*got \(\)"),
+    "padding": ({"before": True, "padding": (0, 1)}, ValueError, r"padding must be an explicit 0 .*got \(0, 1\)"),
+    "named padding": ({"before": True, "padding": "same"}, ValueError, "padding must be an explicit 0"),
 }
 
 

@@ -187,7 +187,7 @@ def test_statistics_of_a_subclass_are_those_of_what_it_is_given(backend):
 
 @pytest.mark.parametrize("between", [Leaky, lambda: type("Noise", (Dropout,), {"forward": Tanh.forward})()])
 def test_fold_skips_no_layer_that_overrides_what_inference_would_skip(backend, between):
-    with pytest.raises(ValueError, match=r"must be beside a Linear, got (Leaky|Noise) after it"):
+    with pytest.raises(ValueError, match=r"must be next to a Linear, got (Leaky|Noise) after it"):
         fold(Sequential(norm(backend), between(), linear(backend)))
 
 

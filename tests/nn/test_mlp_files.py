@@ -184,7 +184,7 @@ def test_a_negative_running_variance_is_refused_by_file_and_entry(backend, tmp_p
     path, model = tmp_path / "net.npz", trained(backend, replicas=replicas)
     model.state["4.running_var"][..., 1] = -0.25
     model.save(path)
-    with pytest.raises(ValueError, match=r"net\.npz: state/4\.running_var must be at least 0, got -0\.25,.*again"):
+    with pytest.raises(ValueError, match=r"net\.npz: state/4\.running_var must be at least 0, got -0\.25;.*again"):
         MLP.load(path, backend=backend)
     target = trained(backend, replicas=replicas, seed=[1, 2][:replicas] if replicas else 1)
     before = everything(target)

@@ -72,18 +72,20 @@ def test_training_is_the_textbooks(
     arguments = (d.x, d.gamma, d.beta, d.running_mean, d.running_var)
     want = textbook.forward(*arguments, axis=VIEW_AXIS, decay=0.7, mask=d.mask, **d.extra())
     gradients = textbook.backward(d.dy, *arguments, axis=VIEW_AXIS, mask=d.mask, **d.extra())
-    got = reference.batch_norm_train(np, *arguments, decay=0.7, eps=1e-5, correction=1, mask=d.mask, **d.extra())
+    of_train = reference.TrainArguments(*arguments, decay=0.7, eps=1e-5, correction=1, mask=d.mask, **d.extra())
+    got = reference.batch_norm_train(np, of_train)
     assert got.y.dtype == dtype
     # close values of x make rstd large, up to 1 / sqrt(eps), and with it what float64 has lost in x - mean
     scale = np.maximum(1, got.rstd)[:, None, :, None]
     close(got.y, want.y, ROUNDING[dtype.name], scale)
     close(d.running_mean, want.running_mean, ROUNDING[d.small.name])
     close(d.running_var, want.running_var, ROUNDING[d.small.name])
-    back = reference.batch_norm_backward(
-        np, d.dy, d.x, d.gamma, d.beta, got.moments.mean, got.rstd,
+    args = reference.BackwardArguments(
+        d.dy, d.x, d.gamma, d.beta, got.moments.mean, got.rstd,
         train=True, count=got.moments.count, mask=d.mask, activation=d.activation, active=got.active,
         residual=d.residual is not None,
     )  # fmt: skip
+    back = reference.batch_norm_backward(np, args)
     assert (back.dx.dtype, back.dgamma.dtype, back.dbeta.dtype) == (dtype, d.small, d.small)
     close(back.dx, gradients.dx, ROUNDING[dtype.name], scale**2)
     close(back.dgamma, gradients.dgamma, ROUNDING[d.small.name], scale[:, 0, :, 0] * shape[1] * shape[3])
@@ -100,13 +102,14 @@ def test_inference_is_the_textbooks(
     arguments = (d.x, d.gamma, d.beta, d.running_mean, d.running_var)
     want = textbook.forward(*arguments, train=False, axis=VIEW_AXIS, **d.extra())
     gradients = textbook.backward(d.dy, *arguments, train=False, axis=VIEW_AXIS, **d.extra())
-    y, active = reference.batch_norm_inference(np, *arguments, eps=1e-5, **d.extra())
+    y, active = reference.batch_norm_inference(np, reference.InferenceArguments(*arguments, eps=1e-5, **d.extra()))
     close(y, want.y, ROUNDING[dtype.name])
     rstd = reference.reciprocal_std(np, d.running_var, 1e-5)
-    back = reference.batch_norm_backward(
-        np, d.dy, d.x, d.gamma, d.beta, d.running_mean.astype(np.float64), rstd,
+    args = reference.BackwardArguments(
+        d.dy, d.x, d.gamma, d.beta, d.running_mean.astype(np.float64), rstd,
         train=False, activation=d.activation, active=active, residual=d.residual is not None,
     )  # fmt: skip
+    back = reference.batch_norm_backward(np, args)
     close(back.dx, gradients.dx, ROUNDING[dtype.name])
     close(back.dgamma, gradients.dgamma, ROUNDING[d.small.name], shape[1] * shape[3])
     close(back.dbeta, gradients.dbeta, ROUNDING[d.small.name], shape[1] * shape[3])
@@ -125,7 +128,7 @@ def test_running_statistics_take_the_correction_and_the_decay(
     arguments = (d.x, None, None, d.running_mean, d.running_var)
     settings: dict[str, Any] = {"decay": decay, "correction": correction, "mask": d.mask}
     want = textbook.forward(*arguments, axis=VIEW_AXIS, **settings)
-    reference.batch_norm_train(np, *arguments, eps=1e-5, **settings)
+    reference.batch_norm_train(np, reference.TrainArguments(*arguments, eps=1e-5, **settings))
     close(d.running_mean, want.running_mean, 1e-13)
     close(d.running_var, want.running_var, 1e-13)
 
@@ -139,11 +142,10 @@ def test_gradient_sums_are_the_gradients_of_beta_and_gamma(shape: tuple[int, ...
         {"gamma": True, "beta": True, "mask": False, "residual": False, "activation": "relu"},
     )
     want = textbook.backward(d.dy, d.x, d.gamma, d.beta, axis=VIEW_AXIS, activation="relu")
-    moments = reference.batch_norm_moments(np, d.x)
+    moments = reference.batch_norm_moments(np, reference.MomentsArguments(d.x))
     rstd = reference.reciprocal_std(np, reference.variance(np, moments, 0), 1e-5)
-    dbeta, dgamma = reference.batch_norm_gradient_sums(
-        np, d.dy, d.x, d.gamma, d.beta, moments.mean, rstd, activation="relu"
-    )
+    args = reference.GradientSumsArguments(d.dy, d.x, d.gamma, d.beta, moments.mean, rstd, activation="relu")
+    dbeta, dgamma = reference.batch_norm_gradient_sums(np, args)
     close(dbeta, want.dbeta, 1e-13, shape[1] * shape[3])
     close(dgamma, want.dgamma, 1e-13, rstd * shape[1] * shape[3])
 
@@ -303,9 +305,10 @@ def test_squares_that_leave_float64_cost_no_bit(power: int, masked: bool) -> Non
     for values in (x, np.ldexp(x, power)):
         mask = rng.random(x.shape) < 2 if masked else None
         settings: dict[str, Any] = {"decay": 0.9, "eps": 0.0, "correction": 1, "mask": mask}
-        made = reference.batch_norm_train(np, values, None, None, None, None, **settings)
+        made = reference.batch_norm_train(np, reference.TrainArguments(values, None, None, None, None, **settings))
         options: dict[str, Any] = {"train": True, "count": made.moments.count, "mask": mask}
-        dx = reference.batch_norm_backward(np, dy, values, None, None, made.moments.mean, made.rstd, **options).dx
+        args = reference.BackwardArguments(dy, values, None, None, made.moments.mean, made.rstd, **options)
+        dx = reference.batch_norm_backward(np, args).dx
         results.append((made.y, made.moments.mean, dx))
     for near, far, by in zip(*results, (0, power, -power), strict=True):
         np.testing.assert_array_equal(np.ldexp(near, by), far)
@@ -315,5 +318,6 @@ def test_squares_that_leave_float64_cost_no_bit(power: int, masked: bool) -> Non
 def test_dx_is_right_where_gamma_over_std_leaves_float64(sign: int) -> None:
     x = np.zeros((1, 3, 2, 1))
     dy, large = np.full(x.shape, 2.0 ** (-900 * sign)), np.full((1, 2), 2.0 ** (700 * sign))
-    dx = reference.batch_norm_backward(np, dy, x, large, None, np.zeros((1, 2)), large, train=False).dx
+    args = reference.BackwardArguments(dy, x, large, None, np.zeros((1, 2)), large, train=False)
+    dx = reference.batch_norm_backward(np, args).dx
     np.testing.assert_array_equal(dx, np.full(x.shape, 2.0 ** (500 * sign)))

@@ -1,5 +1,6 @@
 """The conformance suite: every backend passes it, and every class of mistake is caught."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -12,6 +13,16 @@ import pytest
 import bnkit
 from bnkit import reference, testing
 from bnkit.backend import Backend
+from bnkit.reference import (
+    BackwardArguments,
+    BatchNormBackward,
+    BatchNormTrain,
+    InferenceArguments,
+    Moments,
+    MomentsArguments,
+    StepArguments,
+    TrainArguments,
+)
 from bnkit_numpy import NumpyBackend
 
 CHECKS = testing.backend_checks()
@@ -47,136 +58,129 @@ def test_a_required_backend_that_cannot_run_fails_and_is_not_skipped() -> None:
         assert done.returncode == code, done.stdout.decode()
 
 
-def train(*args: Any, **options: Any) -> reference.BatchNormTrain:
-    return reference.batch_norm_train(np, *args, **options)
+train = functools.partial(reference.batch_norm_train, np)
+infer = functools.partial(reference.batch_norm_inference, np)
+moments = functools.partial(reference.batch_norm_moments, np)
+sums = functools.partial(reference.batch_norm_gradient_sums, np)
+backward = functools.partial(reference.batch_norm_backward, np)
+steps = functools.partial(reference.optimizer_step, np)
 
 
-def infer(*args: Any, **options: Any) -> tuple[Any, Any]:
-    return reference.batch_norm_inference(np, *args, **options)
+def output_by(args: TrainArguments, mean: Any, var: Any) -> Any:
+    """The y that these statistics give."""
+    rest = args.eps, args.residual, args.activation, args.out
+    return infer(InferenceArguments(args.x, args.gamma, args.beta, mean, var, *rest))[0]
 
 
-def backward(*args: Any, **options: Any) -> reference.BatchNormBackward:
-    return reference.batch_norm_backward(np, *args, **options)
-
-
-def unstable_moments(self: Backend, x: Any, *, mask: Any = None) -> reference.Moments:
-    if mask is not None or x.dtype != np.float32:
-        return reference.batch_norm_moments(np, x, mask=mask)
+def unstable_moments(self: Backend, args: MomentsArguments) -> Moments:
+    x = args.x
+    if args.mask is not None or x.dtype != np.float32:
+        return moments(args)
     n = np.float32(x.shape[1] * x.shape[3])
     mean = x.sum(axis=(1, 3)) / n
     var = np.maximum((x**2).sum(axis=(1, 3)) / n - mean**2, 0)
-    return reference.Moments(*(a.astype(np.float64) for a in (np.full_like(mean, n), mean, var * n)))
+    return Moments(*(a.astype(np.float64) for a in (np.full_like(mean, n), mean, var * n)))
 
 
-def unstable_train(self: Backend, x: Any, *args: Any, **options: Any) -> reference.BatchNormTrain:
+def unstable_train(self: Backend, args: TrainArguments) -> BatchNormTrain:
     with np.errstate(all="ignore"):
-        result = train(x, *args, **options)
-        if options.get("mask") is not None or 0 in x.shape:
+        result = train(args)
+        if args.mask is not None or 0 in args.x.shape:
             return result
-        moments = unstable_moments(self, x)
-        var = moments.m2 / moments.count
-        y, _ = infer(x, *args[:2], moments.mean, var, **{k: options[k] for k in options if k in INFERENCE})
-        return result._replace(y=y, moments=moments)
+        unstable = unstable_moments(self, MomentsArguments(args.x))
+        return result._replace(y=output_by(args, unstable.mean, unstable.m2 / unstable.count), moments=unstable)
 
 
-INFERENCE = ("eps", "residual", "activation", "out")
-
-
-def unbiased_train(self: Backend, x: Any, *args: Any, **options: Any) -> reference.BatchNormTrain:
-    result = train(x, *args, **options)
-    if options.get("mask") is not None or x.shape[1] * x.shape[3] < 2:
+def unbiased_train(self: Backend, args: TrainArguments) -> BatchNormTrain:
+    result = train(args)
+    if args.mask is not None or args.x.shape[1] * args.x.shape[3] < 2:
         return result
     var = reference.variance(np, result.moments, 1)
-    y, _ = infer(x, *args[:2], result.moments.mean, var, **{k: options[k] for k in options if k in INFERENCE})
-    return result._replace(y=y)
+    return result._replace(y=output_by(args, result.moments.mean, var))
 
 
-def moves_without_elements(self: Backend, *args: Any, **options: Any) -> reference.BatchNormTrain:
-    result = train(*args, **options)
-    if args[3] is not None:
-        args[3][...] = np.where(result.moments.count > 0, args[3], 0)
+def moves_without_elements(self: Backend, args: TrainArguments) -> BatchNormTrain:
+    result = train(args)
+    if args.running_mean is not None:
+        args.running_mean[...] = np.where(result.moments.count > 0, args.running_mean, 0)
     return result
 
 
-def writes_x(self: Backend, x: Any, *args: Any, **options: Any) -> reference.BatchNormTrain:
-    result = train(x, *args, **options)
-    x[...] = result.y
+def writes_x(self: Backend, args: TrainArguments) -> BatchNormTrain:
+    result = train(args)
+    args.x[...] = result.y
     return result
 
 
-def leaks_nan(self: Backend, x: Any, *args: Any, **options: Any) -> reference.BatchNormTrain:
-    result = train(x, *args, **options)
+def leaks_nan(self: Backend, args: TrainArguments) -> BatchNormTrain:
+    x, result = args.x, train(args)
     return result._replace(y=result.y + 0 * x.sum(axis=2, keepdims=True, dtype=np.float64).astype(x.dtype))
 
 
-def hides_nan(self: Backend, *args: Any, **options: Any) -> reference.BatchNormTrain:
-    result = train(*args, **options)
+def hides_nan(self: Backend, args: TrainArguments) -> BatchNormTrain:
+    result = train(args)
     return result._replace(y=np.nan_to_num(result.y))
 
 
-def drops_the_tail(self: Backend, x: Any, *args: Any, **options: Any) -> reference.BatchNormTrain:
-    result = train(x, *args, **options)
-    result.y[:, x.shape[1] // 8 * 8 :, :, :] *= 0.5
+def drops_the_tail(self: Backend, args: TrainArguments) -> BatchNormTrain:
+    result = train(args)
+    result.y[:, args.x.shape[1] // 8 * 8 :, :, :] *= 0.5
     return result
 
 
-def first_group_for_all(self: Backend, x: Any, gamma: Any, *args: Any, **options: Any) -> reference.BatchNormTrain:
-    return train(x, gamma if gamma is None else np.broadcast_to(gamma[:1], gamma.shape), *args, **options)
+def first_group_for_all(self: Backend, args: TrainArguments) -> BatchNormTrain:
+    gamma = args.gamma
+    return train(args._replace(gamma=gamma if gamma is None else np.broadcast_to(gamma[:1], gamma.shape)))
 
 
-def any_order(self: Backend, x: Any, *args: Any, **options: Any) -> reference.BatchNormTrain:
-    result = train(x, *args, **options)
-    return result._replace(y=(result.y * (1 + ORDER.normal() * 4e-7)).astype(x.dtype))
+def any_order(self: Backend, args: TrainArguments) -> BatchNormTrain:
+    result = train(args)
+    return result._replace(y=(result.y * (1 + ORDER.normal() * 4e-7)).astype(args.x.dtype))
 
 
 ORDER = np.random.default_rng()  # what threads in no fixed order do: not the same twice
 
 
-def without_active(self: Backend, *args: Any, **options: Any) -> reference.BatchNormBackward:
-    return backward(*args, **{**options, "active": None})
-
-
-def gate_of_the_wider_value(self: Backend, dy: Any, x: Any, *args: Any, **options: Any) -> reference.BatchNormBackward:
-    result = backward(dy.astype(np.float64), x.astype(np.float64), *args, **options)
-    stored = (None if a is None else a.astype(x.dtype) for a in (result.dx, result.dresidual))
+def gate_of_the_wider_value(self: Backend, args: BackwardArguments) -> BatchNormBackward:
+    result = backward(args._replace(dy=args.dy.astype(np.float64), x=args.x.astype(np.float64)))
+    stored = (None if a is None else a.astype(args.x.dtype) for a in (result.dx, result.dresidual))
     return result._replace(dx=next(stored), dresidual=next(stored))
 
 
-def scale_of_the_dtype(self: Backend, x: Any, gamma: Any, beta: Any, *args: Any, **options: Any) -> Any:
-    result = train(x, gamma, beta, *args, **options)
+def scale_of_the_dtype(self: Backend, args: TrainArguments) -> BatchNormTrain:
+    x, result = args.x, train(args)
     with np.errstate(all="ignore"):
-        scale, shift = (a.astype(x.dtype)[:, None, :, None] for a in (result.rstd * gamma, beta))
+        scale, shift = (a.astype(x.dtype)[:, None, :, None] for a in (result.rstd * args.gamma, args.beta))
         y = (x - result.moments.mean.astype(x.dtype)[:, None, :, None]) * scale + shift
     return result._replace(y=y)
 
 
-def squares_as_they_are(self: Backend, x: Any, gamma: Any, beta: Any, *args: Any, **options: Any) -> Any:
-    result = train(x, gamma, beta, *args, **options)
+def squares_as_they_are(self: Backend, args: TrainArguments) -> BatchNormTrain:
+    result = train(args)
     var = reference.variance(np, result.moments, 0)
-    y, _ = infer(x, gamma, beta, result.moments.mean, var, **{k: options[k] for k in options if k in INFERENCE})
-    return result._replace(y=y)
+    return result._replace(y=output_by(args, result.moments.mean, var))
 
 
-def swapped(self: Backend, *args: Any, **options: Any) -> reference.BatchNormBackward:
-    result = backward(*args, **options)
+def swapped(self: Backend, args: BackwardArguments) -> BatchNormBackward:
+    result = backward(args)
     return result._replace(dgamma=result.dbeta, dbeta=result.dgamma)
 
 
-def dresidual_before_relu(self: Backend, dy: Any, *args: Any, **options: Any) -> reference.BatchNormBackward:
-    dy_before = dy.copy()
-    result = backward(dy, *args, **options)
+def dresidual_before_relu(self: Backend, args: BackwardArguments) -> BatchNormBackward:
+    dy_before = args.dy.copy()
+    result = backward(args)
     return result if result.dresidual is None else result._replace(dresidual=dy_before)
 
 
-def dx_over_dy_first(self: Backend, dy: Any, *args: Any, **options: Any) -> reference.BatchNormBackward:
-    if options.get("out") is dy:
-        dy[...] = dy * 0.5
-    return backward(dy, *args, **options)
+def dx_over_dy_first(self: Backend, args: BackwardArguments) -> BatchNormBackward:
+    if args.out is args.dy:
+        args.dy[...] = args.dy * 0.5
+    return backward(args)
 
 
-def wide_dx(self: Backend, *args: Any, **options: Any) -> reference.BatchNormBackward:
-    result = backward(*args, **options)
-    return result if options.get("out") is not None else result._replace(dx=result.dx.astype(np.float64))
+def wide_dx(self: Backend, args: BackwardArguments) -> BatchNormBackward:
+    result = backward(args)
+    return result if args.out is not None else result._replace(dx=result.dx.astype(np.float64))
 
 
 def no_shift(self: Backend, logits: Any, target: Any) -> tuple[Any, Any]:
@@ -210,66 +214,45 @@ def first_seed_for_all(self: Backend, key: Any, shape: Any) -> Any:
     return NumpyBackend.uniform(self, ([seeds[0]] * len(seeds), *key[1:]), shape)
 
 
-def with_changed(op: Callable[..., Any], **changes: Any) -> Callable[..., Any]:
-    """The reference op, but for these options, each a value or a function of the value."""
+def with_changed(op: Callable[[Any], Any], **changes: Any) -> Callable[..., Any]:
+    """The reference op, but for these arguments, each a value or a function of the value."""
 
-    def method(self: Backend, *args: Any, **options: Any) -> Any:
-        for name, change in changes.items():
-            if name in options:
-                options[name] = change(options[name]) if callable(change) else change
-        return op(*args, **options)
+    def method(self: Backend, args: Any) -> Any:
+        changed = {name: c(getattr(args, name)) if callable(c) else c for name, c in changes.items()}
+        return op(args._replace(**changed))
 
     return method
 
 
-def ignoring_out(op: Callable[..., Any]) -> Callable[..., Any]:
-    return with_changed(op, out=None)
-
-
-def all_but_the_last_row(op: Callable[..., Any]) -> Callable[..., Any]:
+def all_but_the_last_row(op: Callable[[Any], Any]) -> Callable[..., Any]:
     """Returns `out`, and has not written all of it."""
 
-    def method(self: Backend, *args: Any, **options: Any) -> Any:
-        out = options.get("out")
-        last = None if out is None else out[:, -1:].copy()
-        result = op(*args, **options)
-        if out is not None:
-            out[:, -1:] = last
+    def method(self: Backend, args: Any) -> Any:
+        last = None if args.out is None else args.out[:, -1:].copy()
+        result = op(args)
+        if args.out is not None:
+            args.out[:, -1:] = last
         return result
 
     return method
 
 
-def steps(*args: Any, **options: Any) -> None:
-    reference.optimizer_step(np, *args, **options)
+def first_rate(lr: Any) -> float:
+    return lr if isinstance(lr, float) else float(lr[0])
 
 
-def one_rate_for_all(self: Backend, rule: str, p: Any, g: Any, memory: Any, lr: Any, **options: Any) -> None:
-    steps(rule, p, g, memory, lr if isinstance(lr, float) else float(lr[0]), **options)
+def rule_before_weight_decay(self: Backend, args: StepArguments) -> None:
+    steps(args._replace(weight_decay=0.0))
+    steps(StepArguments("sgd", args.p, 0 * args.g, (), args.lr, weight_decay=args.weight_decay))
 
 
-def rule_before_weight_decay(self: Backend, rule: str, p: Any, g: Any, memory: Any, lr: Any, **options: Any) -> None:
-    weight_decay = options.pop("weight_decay", 0.0)
-    steps(rule, p, g, memory, lr, **options)
-    steps("sgd", p, 0 * g, (), lr, weight_decay=weight_decay)
+def gradient_over_gradient(self: Backend, args: StepArguments) -> None:
+    steps(args)
+    args.g[...] *= 2
 
 
-def gradient_over_gradient(self: Backend, rule: str, p: Any, g: Any, *args: Any, **options: Any) -> None:
-    steps(rule, p, g, *args, **options)
-    g *= 2
-
-
-def flat_without_a_look(self: Backend, rule: str, p: Any, g: Any, *args: Any, **options: Any) -> None:
-    flat = np.ascontiguousarray(p)  # a copy of what is not contiguous, and it is the copy that moves
-    steps(rule, flat, g, *args, **options)
-
-
-def sums(*args: Any, **options: Any) -> tuple[Any, Any]:
-    return reference.batch_norm_gradient_sums(np, *args, **options)
-
-
-def moments(*args: Any, **options: Any) -> reference.Moments:
-    return reference.batch_norm_moments(np, *args, **options)
+def flat_without_a_look(self: Backend, args: StepArguments) -> None:
+    steps(args._replace(p=np.ascontiguousarray(args.p)))  # it copies what is not contiguous, and the copy moves
 
 
 MOMENTS = "moments_are_those_of_the_reference"
@@ -277,7 +260,7 @@ FORWARD = "training_forward_and_backward_are_those_of_the_reference"
 RUNNING = "running_statistics_move_as_in_the_reference"
 INFER = "inference_and_its_backward_are_those_of_the_reference"
 OUT = "out_is_returned_and_written_whole"
-SUMS = "gradient_sums_are_those_of_the_reference_and_replace_the_own_ones"
+SUMS = "gradient_sums_are_those_of_the_reference_and_replace_those_of_a_part"
 STEPS = "optimizer_steps_are_those_of_the_reference"
 EMPTY = "a_channel_without_elements_gives_beta_and_moves_nothing"
 RANGE = "values_at_the_ends_of_the_range_are_normalized"
@@ -308,14 +291,14 @@ MISTAKES: dict[str, tuple[str, Callable[..., Any], str]] = {
     "drops the tail of a tile": (TRAIN, drops_the_tail, FORWARD),
     "takes one group's gamma for all": (TRAIN, first_group_for_all, FORWARD),
     "adds in any order": (TRAIN, any_order, "the_same_call_gives_the_same_bits"),
-    "ignores out in training": (TRAIN, ignoring_out(train), OUT),
+    "ignores out in training": (TRAIN, with_changed(train, out=None), OUT),
     "leaves a row of out unwritten": (TRAIN, all_but_the_last_row(train), OUT),
-    "ignores out in inference": ("batch_norm_inference", ignoring_out(infer), OUT),
+    "ignores out in inference": ("batch_norm_inference", with_changed(infer, out=None), OUT),
     "leaves a row unwritten in inference": ("batch_norm_inference", all_but_the_last_row(infer), OUT),
     "forgets eps in inference": ("batch_norm_inference", with_changed(infer, eps=0.0), INFER),
-    "ignores out in backward": (BACKWARD, ignoring_out(backward), OUT),
+    "ignores out in backward": (BACKWARD, with_changed(backward, out=None), OUT),
     "swaps dgamma and dbeta": (BACKWARD, swapped, FORWARD),
-    "forgets the bits of residual + ReLU": (BACKWARD, without_active, FORWARD),
+    "forgets the bits of residual + ReLU": (BACKWARD, with_changed(backward, active=None), FORWARD),
     "passes what was stored as 0": (BACKWARD, gate_of_the_wider_value, GATE),
     "passes dresidual by the ReLU": (BACKWARD, dresidual_before_relu, FORWARD),
     "ignores the mask in backward": (BACKWARD, with_changed(backward, mask=None), FORWARD),
@@ -324,7 +307,7 @@ MISTAKES: dict[str, tuple[str, Callable[..., Any], str]] = {
     "takes batch statistics for constants": (BACKWARD, with_changed(backward, train=False), FORWARD),
     "writes dx before it has read dy": (BACKWARD, dx_over_dy_first, "out_may_be_x_in_inference_and_dy_in_backward"),
     "widens dx": (BACKWARD, wide_dx, "results_have_the_dtype_of_x_and_parameters_at_least_float32"),
-    "swaps the gradient sums": ("batch_norm_gradient_sums", lambda self, *a, **o: sums(*a, **o)[::-1], SUMS),
+    "swaps the gradient sums": ("batch_norm_gradient_sums", lambda self, args: sums(args)[::-1], SUMS),
     "takes the first replica's matrix for all": ("matmul", first_for_all, "products_are_those_of_the_reference"),
     "leaves out zeros whatever they meet": ("matmul", without_nan, "zeros_in_a_product_hide_neither_infinity_nor_nan"),
     "overflows in softmax": ("softmax_cross_entropy", no_shift, "softmax_cross_entropy_is_that_of_the_reference"),
@@ -333,7 +316,7 @@ MISTAKES: dict[str, tuple[str, Callable[..., Any], str]] = {
     "forgets eps in a step": ("optimizer_step", with_changed(steps, eps=0.0), STEPS),
     "forgets weight decay": ("optimizer_step", with_changed(steps, weight_decay=0.0), STEPS),
     "decays weights after the step": ("optimizer_step", rule_before_weight_decay, STEPS),
-    "takes one replica's learning rate for all": ("optimizer_step", one_rate_for_all, STEPS),
+    "takes one replica's learning rate for all": ("optimizer_step", with_changed(steps, lr=first_rate), STEPS),
     "writes the gradient": (
         "optimizer_step",
         gradient_over_gradient,

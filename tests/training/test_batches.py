@@ -80,14 +80,14 @@ def test_a_generator_for_several_epochs_is_refused_before_it_is_read(backend):
 
 
 def test_an_epoch_without_batches_is_an_error(backend):
-    with pytest.raises(ValueError, match=r"data must give a batch in every epoch, got none in epoch 1"):
+    with pytest.raises(ValueError, match=r"data must yield a batch in every epoch, got none in epoch 1"):
         train(make(backend), Anew(list), batch_size=None)
 
 
 @pytest.mark.parametrize(
     ("batch", "error", "message"),
     [
-        (np.zeros((5, 5)), TypeError, r"data must give batches \(x, t\), got ndarray as batch 2 of an epoch"),
+        (np.zeros((5, 5)), TypeError, r"data must yield batches \(x, t\), got ndarray as batch 2 of an epoch"),
         ((1, 2, 3), TypeError, "got 3 values as batch 2"),
         ((np.zeros((5, 4), np.float32), np.zeros(5, int)), ValueError, r"x must be \(rows, 5\), got \(5, 4\)"),
         ((np.zeros((5, 5), np.float32), np.full(5, 7)), ValueError, "t must be labels from 0 to 2"),
@@ -104,9 +104,9 @@ def test_a_bad_batch_is_an_error_when_it_comes(backend, batch, error, message):
 @pytest.mark.parametrize(
     ("data", "options", "error", "message"),
     [
-        (batches(), {}, ValueError, "batch_size must be left out where data gives batches, got 5"),
-        (DATA, {"batch_size": None}, TypeError, "batch_size must be an int where data is arrays, got None"),
-        (DATA, {"test": DATA[2:]}, ValueError, "test must be left out where data is a Dataset"),
+        (batches(), {}, ValueError, "batch_size must be None for an iterable of batches, got 5"),
+        (DATA, {"batch_size": None}, TypeError, "batch_size must be an int for data in arrays, got None"),
+        (DATA, {"test": DATA[2:]}, ValueError, "test must be None for a Dataset"),
         (DATA[:2], {"test": DATA.x_test}, TypeError, r"test must be \(x, t\), got ndarray"),
         (DATA.x_train, {"batch_size": None}, TypeError, "iterable of batches, got ndarray"),
         ("batches", {"batch_size": None}, TypeError, "iterable of batches, got str"),
@@ -134,7 +134,7 @@ def test_a_first_batch_without_rows_is_refused_by_its_shape(backend):
 
 
 def test_an_iterable_leaves_out_its_last_batch_itself(backend):
-    with pytest.raises(ValueError, match="drop_last must be False where data gives batches"):
+    with pytest.raises(ValueError, match="drop_last must be False for an iterable of batches"):
         train(make(backend), batches(), batch_size=None, drop_last=True)
 
 

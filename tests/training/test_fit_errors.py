@@ -21,7 +21,7 @@ MISTAKES = {
     "data alone": ({"data": X}, TypeError, "data"),
     "three arrays": ({"data": (X, T, X_TEST)}, TypeError, "data"),
     "lists": ({"data": (X.tolist(), T.tolist())}, TypeError, "data"),
-    "labels too few": ({"data": (X, T[:-1])}, ValueError, r"t must be \(23,\).*x has 23 rows and t 22"),
+    "labels too few": ({"data": (X, T[:-1])}, ValueError, r"t must be \(23,\).*x has 23 rows, t has 22"),
     "a list in place of the tuple": (
         {"data": [X, T]},
         TypeError,

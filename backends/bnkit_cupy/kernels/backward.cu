@@ -1,8 +1,8 @@
 // backward: gradient_sums and gradient in one kernel that reads x and dy once.
 //
-// As in train, each block keeps its part of x and dy on the chip, and the blocks of a tile that has several wait for
-// each other in a cooperative launch. Reads x, dy and one bit an element where the forward kept them; writes dx, and
-// dresidual where it is asked for: 3 transfers of the tensor, where two reads cost 5.
+// Grid: as in train. Each block keeps its part of x and dy on the chip, and the blocks of one tile wait for each other
+// in a cooperative launch. Reads x, dy and, if the forward kept them, one bit for each element. Writes dx and, unless
+// it is null, dresidual: 3 transfers of the tensor. Its predecessor, gradient_sums and then gradient, makes 5.
 #include "store.cuh"
 #include "wide.cuh"
 
@@ -44,29 +44,31 @@ __global__ void __launch_bounds__(threads, resident<T, V>)
         }
         __syncthreads();
     };
-    if (wide) {  // until its end, so that what is kept needs no registers here
+    if (wide) {  // ends here, so that the stored vectors need no registers in this branch
         add_wide_gradients(sums, gate, active, shared.wide, x, dy, tile);
         finish_sums();
         return put_wide_backward(to, shared, x, dy, tile);
     }
     {
-        const OwnLines<A, Walk::owned> lines(shared, tile.column());
-        kept.for_each(nullptr, [&](int step, const auto& own, const Vector<T, V>&, index) {
-            A away[V], gradient[V];
-            get_gradient<T, V, runs>(gate, active, lines, own[0], own[1], tile, tile.first, step, away, gradient);
+        const ThreadLines<A, Walk::owned> lines(shared, tile.column());
+        kept.for_each(nullptr, [&](int step, const auto& vectors, const Vector<T, V>&, index) {
+            A distance[V], gradient[V];
+            get_gradient<T, V, runs>(gate, active, lines, vectors[0], vectors[1], tile, tile.first, step, distance,
+                                     gradient);
             if (!tile.has(tile.first, step)) return;
 #pragma unroll
-            for (int v = 0; v < V; ++v) sums.add(v, gradient[v], gradient[v] * away[v]);
+            for (int v = 0; v < V; ++v) sums.add(v, gradient[v], gradient[v] * distance[v]);
             if ((step + 1) % short_sum == 0) sums.flush();
         });
     }
     sums.flush();
     finish_sums();
-    const OwnGradientLines<A, Walk::owned> lines(shared, tile.column());
-    kept.for_each(nullptr, [&](int step, const auto& own, const Vector<T, V>&, index element) {
-        A away[V], gradient[V];
-        get_gradient<T, V, runs>(gate, active, lines, own[0], own[1], tile, tile.first, step, away, gradient);
-        if (tile.has(tile.first, step)) put_backward<T, V, runs>(to, lines, away, gradient, element);
+    const ThreadGradientLines<A, Walk::owned> lines(shared, tile.column());
+    kept.for_each(nullptr, [&](int step, const auto& vectors, const Vector<T, V>&, index element) {
+        A distance[V], gradient[V];
+        get_gradient<T, V, runs>(gate, active, lines, vectors[0], vectors[1], tile, tile.first, step, distance,
+                                 gradient);
+        if (tile.has(tile.first, step)) put_backward<T, V, runs>(to, lines, distance, gradient, element);
     });
 }
 

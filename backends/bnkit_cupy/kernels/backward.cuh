@@ -1,4 +1,4 @@
-// What a backward does with one vector of x and dy: the gradient behind the ReLU, its sums, and its results.
+// A backward's work on one vector of x and dy: the gradient behind the ReLU, its sums, and the results.
 #pragma once
 
 #include "lines.cuh"
@@ -6,48 +6,49 @@
 
 namespace bnkit {
 
-// How the backward knows where a ReLU let through: there was none, by x, or by the forward's bits.
+// How the backward knows where the ReLU was active: there was no ReLU, from x, or from the forward's bits.
 enum Gate : int { open = 0, by_x = 1, by_bits = 2 };
 
 template <typename T> struct BackwardArrays {
-    const unsigned* active;  // with by_bits
+    const unsigned* active;  // for by_bits
     T* dx;                   // may be dy
-    T* dresidual;            // null where nobody asked
+    T* dresidual;            // may be null
     int gate, train;
     bool aligned;
 };
 
-// x - k, and dy where the ReLU let through. All threads of the warp come here.
+// x - k, and dy where the ReLU was active. All threads of the warp must call this.
 template <typename T, int V, bool runs>
 __device__ __forceinline__ void get_gradient(int gate, const unsigned* active,
-                                             const OwnLines<Wide<T>, Tile<V, runs>::owned>& lines,
+                                             const ThreadLines<Wide<T>, Tile<V, runs>::owned>& lines,
                                              const Vector<T, V>& x, const Vector<T, V>& dy,
                                              const Tile<V, runs>& tile, index at, int step,
-                                             Wide<T> (&away)[V], Wide<T> (&gradient)[V]) {
+                                             Wide<T> (&distance)[V], Wide<T> (&gradient)[V]) {
     using A = Wide<T>;
     bool flags[V];
     if (gate == by_bits) load_flags<V>(active, tile.words(at, step), flags);
 #pragma unroll
     for (int v = 0; v < V; ++v) {
         const int c = runs ? 0 : v;
-        away[v] = widen(x.of[v]) - lines.k[c];
+        distance[v] = widen(x.of[v]) - lines.k[c];
         gradient[v] = widen(dy.of[v]);
         if (gate == by_bits && !flags[v]) gradient[v] = A(0);
-        const A value = multiply_add(away[v], lines.scale[c], lines.shift[c]);
+        const A value = multiply_add(distance[v], lines.scale[c], lines.shift[c]);
         if (gate == by_x && !(value > rounds_to_zero<T>)) gradient[v] = A(0);
     }
 }
 
 template <typename T, int V, bool runs>
 __device__ __forceinline__ void put_backward(const BackwardArrays<T>& to,
-                                             const OwnGradientLines<Wide<T>, Tile<V, runs>::owned>& lines,
-                                             const Wide<T> (&away)[V], const Wide<T> (&gradient)[V], index element) {
+                                             const ThreadGradientLines<Wide<T>, Tile<V, runs>::owned>& lines,
+                                             const Wide<T> (&distance)[V], const Wide<T> (&gradient)[V],
+                                             index element) {
     using A = Wide<T>;
     Vector<T, V> dx, dresidual;
 #pragma unroll
     for (int v = 0; v < V; ++v) {
         const int c = runs ? 0 : v;
-        const A through_statistics = to.train ? multiply_add(away[v], lines.slope[c], lines.offset[c]) : A(0);
+        const A through_statistics = to.train ? multiply_add(distance[v], lines.slope[c], lines.offset[c]) : A(0);
         dx.of[v] = narrow<T>((gradient[v] + through_statistics) * lines.scale[c]);
         dresidual.of[v] = narrow<T>(gradient[v]);
     }

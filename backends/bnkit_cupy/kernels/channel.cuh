@@ -1,7 +1,7 @@
-// The arithmetic of one channel, on scalars: C++17 that NVRTC and the CPU's compiler both read.
+// The arithmetic of one channel, on scalars: C++17 for NVRTC and for the CPU's compiler.
 //
-// It lies with the CUDA kernels, since these are compiled from the installed package. On the CPU every function is
-// static: each SIMD level needs a copy of its own, which the linker must not merge.
+// The file is part of the CUDA kernels, which CuPy compiles from the installed package. On the CPU every function is
+// static: each SIMD level needs its copy, and the linker must not merge them.
 #pragma once
 
 #if defined(__CUDACC__) || defined(BNKIT_HOST)
@@ -13,8 +13,8 @@
 
 namespace bnkit {
 
-constexpr int samples = 8;  // elements of a channel whose mean is k
-constexpr double far = 4;   // (k - mean)² in variances, beyond which the moments are computed again in double
+constexpr int samples = 8;  // k is the mean of this many elements of a channel
+constexpr double far = 4;   // if (k - mean)² exceeds this many variances, the moments are computed again in double
 
 // The limits within which arithmetic in A keeps all its digits.
 template <typename A> struct Range {
@@ -23,15 +23,15 @@ template <typename A> struct Range {
     static constexpr double most = narrow ? 0x1.fffffep127 : 0x1.fffffffffffffp1023;
     // A variance below which squares lose digits.
     static constexpr double variance = narrow ? 0x1p-96 : 0x1p-960;
-    // The std, and 1 / std, up to which x - k leaves room for a product with dy: in float of sizes from 1e-20 to 1e20,
-    // in double from 1e-60 to 1e60.
+    // The largest std, and 1 / std, for which a product of x - k with dy stays in range: for float with dy from 1e-20 to
+    // 1e20, for double with dy from 1e-60 to 1e60.
     static constexpr double spread = narrow ? 0x1p60 : 0x1p800;
 };
 
 BNKIT_SCALAR bool within(double a, double least, double most) { return (a >= least) & (a <= most); }
 
-// Whether A is wide enough for a channel. It is not where x is spread too little or too far, or where gamma / std
-// overflows or vanishes although neither gamma nor std does. What is infinite, NaN or 0 is so in any arithmetic.
+// Whether A is wide enough for a channel. It is not if the std of x is too small or too large, or if gamma / std
+// overflows or underflows although gamma and std do not. Infinity, NaN and 0 are the same in any arithmetic.
 template <typename A> BNKIT_SCALAR bool fits(double rstd, double gamma) {
     using R = Range<A>;
     if (rstd == 0 || !isfinite(rstd)) return true;
@@ -39,7 +39,7 @@ template <typename A> BNKIT_SCALAR bool fits(double rstd, double gamma) {
     return !within(fabs(gamma), R::least, R::most) || within(fabs(rstd * gamma), R::least, R::most);
 }
 
-// Sample n of a channel's rows * inner elements, which are spread over it.
+// The row of sample n; the samples are spread over the channel.
 template <typename I> BNKIT_SCALAR I sample_row(I n, I rows) { return n * rows / samples; }
 
 // Mean and m2, the sum of squared distances from the mean.
@@ -47,37 +47,38 @@ struct MeanAndSquares {
     double mean, m2;
 };
 
-// From the sums of x - k and (x - k)².
+// The moments from the sums of x - k and (x - k)².
 BNKIT_SCALAR MeanAndSquares from_shifted_sums(double k, double n, double first, double second) {
-    const double away = first / n;
-    return {k + away, second - first * away};
+    const double distance = first / n;
+    return {k + distance, second - first * distance};
 }
 
-// Whether these sums have lost digits: k is far from the mean, or squares left the range and eps does not hide it.
+// Whether these sums have lost digits: k is far from the mean, or squares left the range and eps does not cover it.
 template <typename A> BNKIT_SCALAR bool lost_digits(double n, double first, double m2, double eps) {
-    const double away = first / n;
-    return !((away * away * n <= far * m2) & (m2 <= Range<double>::most) & (m2 + n * eps >= n * Range<A>::variance));
+    const double distance = first / n;
+    return !((distance * distance * n <= far * m2) & (m2 <= Range<double>::most) &
+             (m2 + n * eps >= n * Range<A>::variance));
 }
 
-// Whether the moments that have lost digits are right nevertheless. x holds NaN, and so do mean and m2 (the first sum
-// tells less: it may be infinity minus infinity). Or all elements are equal, which is frequent; k is hardly ever the
-// first of other elements.
+// Whether the moments are right although the test for lost digits failed. Either x holds NaN, and mean and m2 are NaN
+// (the first sum is no evidence: it may be infinity minus infinity). Or all elements are equal, which is frequent; with
+// unequal elements k is hardly ever equal to the first one.
 BNKIT_SCALAR bool are_right_anyway(double k, double first, double second, double first_element) {
     return (isnan(second) && !isinf(k)) || (first == 0 && second == 0 && k == first_element);
 }
 
 BNKIT_SCALAR double rstd_of(double m2, double n, double eps) { return 1 / sqrt(m2 / n + eps); }
 
-// The power of two by which doubles of this size are multiplied so that a double holds their squares.
+// A power of two: doubles of this size times it have squares that a double holds.
 BNKIT_SCALAR double power_for(double size) { return size > 1e130 ? 0x1p-600 : size < 1e-130 ? 0x1p600 : 1; }
 
-// running * decay + fresh * (1 - decay), computed in double as the reference does.
+// running * decay + fresh * (1 - decay), in double as in the reference.
 template <typename A> BNKIT_SCALAR A moved(A running, double fresh, double decay) {
     return static_cast<A>(decay * static_cast<double>(running) + (1 - decay) * fresh);
 }
 
-// y = (x - k) * scale + shift. k is the mean as A holds it, so x - k is exact near it; the rest of the mean goes into
-// the shift, in double.
+// y = (x - k) * scale + shift. k is the mean rounded to A, so x - k is exact near the mean. The shift includes the rest
+// of the mean, in double.
 template <typename A> struct Affine {
     A k, scale, shift;
 };
@@ -89,11 +90,11 @@ template <typename A> BNKIT_SCALAR Affine<A> affine_of(double mean, double rstd,
 }
 
 // Σ dy * x_hat from the sums of dy and dy * (x - k). rest: mean - k.
-BNKIT_SCALAR double sum_dy_x_hat_of(double rest, double rstd, double sum_dy, double sum_dy_away) {
-    return rstd * (sum_dy_away - rest * sum_dy);
+BNKIT_SCALAR double sum_dy_x_hat_of(double rest, double rstd, double sum_dy, double sum_dy_distance) {
+    return rstd * (sum_dy_distance - rest * sum_dy);
 }
 
-// dx = (dy + (x - k) * slope + offset) * scale, from the sums over the n elements that the statistics came from.
+// dx = (dy + (x - k) * slope + offset) * scale, from the sums over the n elements of the statistics.
 template <typename A> struct ThroughStatistics {
     A slope, offset;
 };

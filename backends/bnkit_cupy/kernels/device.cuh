@@ -1,4 +1,4 @@
-// Storage types, vectors of them, and what blocks do together.
+// Storage types, vectors, and the barrier between blocks.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -8,12 +8,12 @@ namespace bnkit {
 
 using index = long long;
 
-constexpr int threads = 256;  // of every block
+constexpr int threads = 256;  // in every block
 constexpr int warp_threads = 32;
 constexpr int warps = threads / warp_threads;
 constexpr unsigned whole_warp = 0xffffffffu;
 
-// What is computed in, and what parameters and running statistics are stored as.
+// The type of arithmetic, parameters and running statistics for data of type T.
 template <typename T> struct WideOf {
     using type = float;
 };
@@ -31,17 +31,17 @@ template <typename T> __device__ __forceinline__ T narrow(Wide<T> a) { return a;
 template <> __device__ __forceinline__ __half narrow<__half>(float a) { return __float2half_rn(a); }
 template <> __device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float a) { return __float2bfloat16(a); }
 
-// A value above 0 is stored in T as such only where it is above this: half the least number that T holds, which itself
-// is rounded to the even neighbour, 0.
+// A positive value is stored in T as a positive number only if it exceeds this limit: half the least number of T. The
+// limit is rounded to its even neighbour, 0.
 template <typename T> constexpr Wide<T> rounds_to_zero = 0;
 template <> constexpr float rounds_to_zero<__half> = 0x1p-25f;
 template <> constexpr float rounds_to_zero<__nv_bfloat16> = 0x1p-134f;
 
-// a * b + c with one rounding, so that a ReLU cuts alike wherever its argument is worked out.
+// a * b + c with one rounding, so that forward and backward compute the same argument of the ReLU.
 __device__ __forceinline__ float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
 __device__ __forceinline__ double multiply_add(double a, double b, double c) { return fma(a, b, c); }
 
-// V elements that one thread owns: 16 bytes, or a single element.
+// V elements of one thread: 16 bytes, or a single element.
 template <typename T, int V> struct Vector {
     static_assert(V == 1 || V * sizeof(T) == sizeof(uint4), "a vector is one element or 16 bytes");
     T of[V];
@@ -59,7 +59,7 @@ template <typename T, int V> __device__ __forceinline__ Vector<T, V> load(const 
     return a;
 }
 
-// To global memory. By a built-in function: of an assignment NVRTC makes one store an element in the longer kernels.
+// Stores to global memory by a built-in: in the longer kernels NVRTC splits an assignment into one store per element.
 template <typename T, int V> __device__ __forceinline__ void store(T* to, const Vector<T, V>& a, bool aligned) {
     if (V > 1 && aligned) {
         uint4 bytes;
@@ -71,20 +71,20 @@ template <typename T, int V> __device__ __forceinline__ void store(T* to, const 
     for (int v = 0; v < V; ++v) to[v] = a.of[v];
 }
 
-// What another block wrote in this launch: past the first cache, which may hold an older value.
+// Reads a value that another block wrote in this launch. It bypasses the first-level cache, which may be stale.
 __device__ __forceinline__ double load_fresh(const double* from) { return __ldcg(from); }
 
 __device__ __forceinline__ int thread_number() { return threadIdx.y * blockDim.x + threadIdx.x; }
 
-// Waits until as many blocks have come, all of which must be resident: a cooperative launch. What their threads wrote
-// before can be read fresh after it. arrived: 0 at the start of the launch.
+// A barrier of `blocks` blocks, which must all be resident (a cooperative launch). After it, load_fresh reads what they
+// wrote before it. arrived: 0 at the start of the launch.
 __device__ inline void wait_for_blocks(unsigned* arrived, unsigned blocks) {
     __syncthreads();
     if (thread_number() == 0) {
-        __threadfence();  // behind the barrier, so that what the whole block wrote comes before its arrival
+        __threadfence();  // after the barrier: the writes of the whole block precede its arrival
         atomicAdd(arrived, 1u);
         while (atomicAdd(arrived, 0u) < blocks) __nanosleep(32);
-        __threadfence();  // before the barrier, so that the whole block is ordered behind it
+        __threadfence();  // before the barrier: the reads of the whole block follow it
     }
     __syncthreads();
 }

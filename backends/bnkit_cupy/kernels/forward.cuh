@@ -1,4 +1,4 @@
-// The results of a forward: y = (x - k) * scale + shift, plus a residual, through a ReLU whose bits are kept.
+// The results of a forward: y = relu((x - k) * scale + shift + residual), and the bits of the ReLU.
 #pragma once
 
 #include "lines.cuh"
@@ -6,18 +6,18 @@
 namespace bnkit {
 
 template <typename T> struct ForwardArrays {
-    const T* residual;  // null where there is none
+    const T* residual;  // may be null
     T* y;               // may be x
-    unsigned* active;   // null where no bits are kept
+    unsigned* active;   // may be null
     int relu;
     bool aligned;
 };
 
-// y of the vector `x` at `element`, `step` positions of all threads behind `at`. All threads of the warp come here,
-// those without elements too.
+// Writes y for the vector `x` at `element`, `step` positions of all threads after `at`. All threads of the warp must
+// call this, also those without elements.
 template <typename T, int V, bool runs>
 __device__ __forceinline__ void put_forward(const ForwardArrays<T>& to,
-                                            const OwnLines<Wide<T>, Tile<V, runs>::owned>& lines,
+                                            const ThreadLines<Wide<T>, Tile<V, runs>::owned>& lines,
                                             const Vector<T, V>& x, const Vector<T, V>& residual, index element,
                                             const Tile<V, runs>& tile, index at, int step) {
     const bool valid = tile.has(at, step);

@@ -1,9 +1,8 @@
-// gradient: dx, and the residual's gradient, from the sums of gradient_sums.
+// gradient: dx and the gradient of the residual, from the sums of gradient_sums.
 //
-// The second read of a backward. Grid: splits * tiles blocks (tile.cuh), the last first, as in normalize. Reads dy, x
-// unless it is null, which it may be where the statistics are constants and no ReLU asks for it, and one bit an element
-// where the forward kept them; writes dx, and dresidual where it is asked for, 16 bytes at a time where the shape
-// allows.
+// It is the second read of a backward. Grid: splits * tiles blocks (tile.cuh), in reverse order as in normalize. Reads
+// dy, x and, if the forward kept them, one bit for each element. x may be null if the statistics are constants and the
+// ReLU does not need it. Writes dx, and dresidual unless it is null, by 16 bytes if the shape allows it.
 #include "wide.cuh"
 
 namespace bnkit {
@@ -30,15 +29,15 @@ __global__ void __launch_bounds__(threads, 2)
     }
     const BackwardArrays<T> to{active, dx, dresidual, gate, train, aligned != 0};
     if (__syncthreads_or(wide)) return put_wide_backward(to, shared, x, dy, tile);
-    const OwnGradientLines<A, Walk::owned> lines(shared, tile.column());
+    const ThreadGradientLines<A, Walk::owned> lines(shared, tile.column());
     Batches<T, V, runs, 2> batch(tile, {x, dy}, aligned);
     while (batch.next()) {
 #pragma unroll
         for (int u = 0; u < batch.size; ++u) {
             const auto& [input, upstream] = batch.of[u];
-            A away[V], gradient[V];
-            get_gradient<T, V, runs>(gate, active, lines, input, upstream, tile, batch.at, u, away, gradient);
-            if (batch.valid[u]) put_backward<T, V, runs>(to, lines, away, gradient, batch.elements[u]);
+            A distance[V], gradient[V];
+            get_gradient<T, V, runs>(gate, active, lines, input, upstream, tile, batch.at, u, distance, gradient);
+            if (batch.valid[u]) put_backward<T, V, runs>(to, lines, distance, gradient, batch.elements[u]);
         }
     }
 }

@@ -1,8 +1,8 @@
-// gradient_sums: Σ dy and Σ dy * x_hat of each channel, dy as the ReLU let it through.
+// gradient_sums: Σ dy and Σ dy * x_hat of each channel, for the dy behind the ReLU.
 //
-// Grid: splits * tiles blocks (tile.cuh). Reads x and dy once, in vectors of 16 bytes where the shape allows, and one
-// bit an element where the forward kept them; writes 16 bytes a channel, 16 more for the gradients of gamma and beta in
-// double, and 16 a channel and split where there are several. The last block of a tile adds up the splits in order.
+// Grid: splits * tiles blocks (tile.cuh). Reads x and dy once, by 16 bytes if the shape allows it, and one bit for each
+// element if the forward kept them. Writes 16 bytes a channel, up to 16 more for the gradients of gamma and beta, and
+// with several splits 16 for each channel and split. The last block of a tile adds up the splits in order.
 #include "wide.cuh"
 
 namespace bnkit {
@@ -31,17 +31,17 @@ __global__ void __launch_bounds__(threads, V == 8 ? 1 : 2)
     if (wide) {
         add_wide_gradients(sums, gate, active, shared.wide, x, dy, tile);
     } else {
-        const OwnLines<A, Walk::owned> lines(shared, tile.column());
+        const ThreadLines<A, Walk::owned> lines(shared, tile.column());
         Batches<T, V, runs, 2> batch(tile, {x, dy}, aligned);
         while (batch.next()) {
 #pragma unroll
             for (int u = 0; u < batch.size; ++u) {
                 const auto& [input, upstream] = batch.of[u];
-                A away[V], gradient[V];
-                get_gradient<T, V, runs>(gate, active, lines, input, upstream, tile, batch.at, u, away, gradient);
+                A distance[V], gradient[V];
+                get_gradient<T, V, runs>(gate, active, lines, input, upstream, tile, batch.at, u, distance, gradient);
                 if (!batch.valid[u]) continue;
 #pragma unroll
-                for (int v = 0; v < V; ++v) sums.add(v, gradient[v], gradient[v] * away[v]);
+                for (int v = 0; v < V; ++v) sums.add(v, gradient[v], gradient[v] * distance[v]);
             }
             sums.flush_in_time(batch.size);
         }

@@ -1,10 +1,8 @@
-// What the channels of a tile give to their elements: y = (x - k) * scale + shift, and in the backward
+// The coefficients of the channels of a tile: y = (x - k) * scale + shift, and in the backward
 // dx = (dy + (x - k) * slope + offset) * scale.
 //
-// k is the mean as the elements' type of arithmetic holds it, so x - k is exact near it; the rest of the mean goes into
-// shift and offset, in double.
-//
-// Where A is too narrow for that, the elements of the whole tile are taken by WideLines instead (wide.cuh).
+// k is the mean rounded to the type of arithmetic, so x - k is exact near the mean. shift and offset include its rest,
+// in double. If A is too narrow for a channel, the whole tile is computed with WideLines instead (wide.cuh).
 #pragma once
 
 #include "channel.cuh"
@@ -12,7 +10,7 @@
 
 namespace bnkit {
 
-// In double, what the channels give where A is too narrow: x_hat = (x - mean) * rstd, and gamma / std as first * second.
+// Coefficients in double, if A is too narrow: x_hat = (x - mean) * rstd, and gamma / std = first * second.
 struct WideLines {
     double mean[most_columns], rstd[most_columns], first[most_columns], second[most_columns], beta[most_columns];
 };
@@ -24,10 +22,10 @@ template <typename A> struct Lines {
 
 template <typename A> struct GradientLines : Lines<A> {
     A slope[most_columns], offset[most_columns];
-    double mean_dy[most_columns], mean_dy_x_hat[most_columns];  // for the wide ones
+    double mean_dy[most_columns], mean_dy_x_hat[most_columns];  // for WideLines
 };
 
-// Returns whether A is wide enough for the channel.
+// Sets the coefficients of y; returns whether A is wide enough for the channel.
 template <typename A>
 __device__ bool set_affine(Lines<A>& lines, int column, index channel, double mean, double rstd, const A* gamma,
                            const A* beta) {
@@ -46,7 +44,7 @@ __device__ bool set_affine(Lines<A>& lines, int column, index channel, double me
     return fits<A>(rstd, factor);
 }
 
-// sum_dy and sum_dy_x_hat over all n elements that the statistics came from.
+// Sets the coefficients of dx, from sums over the n elements of the statistics.
 template <typename A>
 __device__ void set_gradient(GradientLines<A>& lines, int column, double mean, double rstd, double n, double sum_dy,
                              double sum_dy_x_hat) {
@@ -58,11 +56,11 @@ __device__ void set_gradient(GradientLines<A>& lines, int column, double mean, d
     lines.mean_dy_x_hat[column] = sum_dy_x_hat / n;
 }
 
-// The lines of a thread's own channels, in registers.
-template <typename A, int owned> struct OwnLines {
+// The lines of a thread's channels, in registers.
+template <typename A, int owned> struct ThreadLines {
     A k[owned], scale[owned], shift[owned];
 
-    __device__ OwnLines(const Lines<A>& lines, int column) {
+    __device__ ThreadLines(const Lines<A>& lines, int column) {
 #pragma unroll
         for (int c = 0; c < owned; ++c) {
             k[c] = lines.k[column + c];
@@ -72,10 +70,10 @@ template <typename A, int owned> struct OwnLines {
     }
 };
 
-template <typename A, int owned> struct OwnGradientLines : OwnLines<A, owned> {
+template <typename A, int owned> struct ThreadGradientLines : ThreadLines<A, owned> {
     A slope[owned], offset[owned];
 
-    __device__ OwnGradientLines(const GradientLines<A>& lines, int column) : OwnLines<A, owned>(lines, column) {
+    __device__ ThreadGradientLines(const GradientLines<A>& lines, int column) : ThreadLines<A, owned>(lines, column) {
 #pragma unroll
         for (int c = 0; c < owned; ++c) {
             slope[c] = lines.slope[column + c];
@@ -84,7 +82,7 @@ template <typename A, int owned> struct OwnGradientLines : OwnLines<A, owned> {
     }
 };
 
-// A float or a double array, as the caller has it.
+// The caller's array of float or double.
 struct Statistic {
     const void* values;
     int wide;

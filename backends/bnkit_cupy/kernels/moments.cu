@@ -1,8 +1,8 @@
-// moments: mean, squared distances and 1 / sqrt(var + eps) of each channel; moves the running statistics.
+// moments: mean, sum of squared distances and 1 / sqrt(var + eps) of each channel; also moves the running statistics.
 //
-// Grid: splits * tiles blocks (tile.cuh). Reads x once, in vectors of 16 bytes where the shape allows, four under way a
-// thread; writes 32 bytes a channel, and 16 a channel and split where there are several. The last block of a tile adds
-// up the splits in their order.
+// Grid: splits * tiles blocks (tile.cuh). Reads x once, by 16 bytes if the shape allows it, with up to four loads in
+// flight for each thread. Writes 32 bytes a channel, and with several splits 16 bytes for each channel and split. The
+// last block of a tile adds up the splits in order.
 #include "moments.cuh"
 
 namespace bnkit {
@@ -29,8 +29,8 @@ __global__ void __launch_bounds__(threads, V == 1 ? 3 : 2)
             if (!batch.valid[u]) continue;
 #pragma unroll
             for (int v = 0; v < V; ++v) {
-                const A away = widen(batch.of[u][0].of[v]) - k[runs ? 0 : v];
-                sums.add(v, away, away * away);
+                const A distance = widen(batch.of[u][0].of[v]) - k[runs ? 0 : v];
+                sums.add(v, distance, distance * distance);
             }
         }
         sums.flush_in_time(batch.size);

@@ -1,4 +1,4 @@
-// A channel's mean and squared distances, from sums of x - k and (x - k)².
+// The mean and squared distances of a channel, from sums of x - k and (x - k)².
 #pragma once
 
 #include "lines.cuh"
@@ -6,7 +6,7 @@
 
 namespace bnkit {
 
-// count, mean, m2 and rstd, each (groups, channels), one behind the other.
+// count, mean, m2 and rstd, each (groups, channels), one after the other.
 struct Statistics {
     double *count, *mean, *m2, *rstd;
 
@@ -15,7 +15,7 @@ struct Statistics {
 };
 
 template <typename A> struct Running {
-    A *mean, *var;  // null where there are none
+    A *mean, *var;  // may be null
     double decay, correction;
 };
 
@@ -28,8 +28,8 @@ template <typename A> struct MomentsMemory {
     double block[warps];
 };
 
-// Sets memory.k to the mean of a few elements spread over each channel. They are added by pairs, which makes it exact
-// for a constant channel.
+// Sets memory.k to the mean of `samples` elements spread over each channel. Pairwise addition makes it exact for a
+// constant channel.
 template <typename T, int V, bool runs>
 __device__ void set_near_means(MomentsMemory<Wide<T>>& memory, const Tile<V, runs>& tile, const T* x) {
     using A = Wide<T>;
@@ -53,23 +53,25 @@ __device__ void set_near_means(MomentsMemory<Wide<T>>& memory, const Tile<V, run
     __syncthreads();
 }
 
-// What `join` makes of all `own` of the block, in every thread.
-template <typename Join> __device__ double over_block(double (&scratch)[warps], double own, Join join) {
-    for (int away = 1; away < warp_threads; away *= 2) own = join(own, __shfl_xor_sync(whole_warp, own, away));
-    __syncthreads();  // the one before has been read
-    if (thread_number() % warp_threads == 0) scratch[thread_number() / warp_threads] = own;
+// Reduces the values of all threads of the block by `join`; every thread receives the result.
+template <typename Join> __device__ double over_block(double (&scratch)[warps], double value, Join join) {
+    for (int lane_offset = 1; lane_offset < warp_threads; lane_offset *= 2) {
+        value = join(value, __shfl_xor_sync(whole_warp, value, lane_offset));
+    }
+    __syncthreads();  // the last result has been read
+    if (thread_number() % warp_threads == 0) scratch[thread_number() / warp_threads] = value;
     __syncthreads();
     double total = scratch[0];
     for (int w = 1; w < warps; ++w) total = join(total, scratch[w]);
     return total;
 }
 
-__device__ inline double sum_over_block(double (&scratch)[warps], double own) {
-    return over_block(scratch, own, [](double a, double b) { return a + b; });
+__device__ inline double sum_over_block(double (&scratch)[warps], double value) {
+    return over_block(scratch, value, [](double a, double b) { return a + b; });
 }
 
-// By two passes in double, with a second look at the mean: slow, for what the shifted sums cannot do. Of doubles whose
-// squares a double does not hold, the elements are multiplied by a power of two before.
+// Sets the moments by two passes in double and a correction of the mean: slow, for channels that the shifted sums
+// cannot serve. Doubles whose squares a double does not hold are first multiplied by a power of two.
 template <typename T, typename Memory>
 __device__ void set_exact_moments(Memory& memory, const Shape& shape, const T* x, index channel, int column,
                                   double eps) {
@@ -85,15 +87,15 @@ __device__ void set_exact_moments(Memory& memory, const Shape& shape, const T* x
         by = power_for(size);
     }
     const auto value = [&](index i) { return static_cast<double>(widen(x[shape.element(channel, i)])) * by; };
-    double own = 0;
-    for (index i = thread_number(); i < elements; i += threads) own += value(i);
-    double mean = sum_over_block(memory.block, own) / n;
-    own = 0;
-    for (index i = thread_number(); i < elements; i += threads) own += value(i) - mean;
-    mean += sum_over_block(memory.block, own) / n;
-    own = 0;
-    for (index i = thread_number(); i < elements; i += threads) own += (value(i) - mean) * (value(i) - mean);
-    const double m2 = sum_over_block(memory.block, own);
+    double sum = 0;
+    for (index i = thread_number(); i < elements; i += threads) sum += value(i);
+    double mean = sum_over_block(memory.block, sum) / n;
+    sum = 0;
+    for (index i = thread_number(); i < elements; i += threads) sum += value(i) - mean;
+    mean += sum_over_block(memory.block, sum) / n;
+    sum = 0;
+    for (index i = thread_number(); i < elements; i += threads) sum += (value(i) - mean) * (value(i) - mean);
+    const double m2 = sum_over_block(memory.block, sum);
     if (thread_number() == 0) {
         memory.mean[column] = mean / by;
         memory.m2[column] = m2 / by / by;
@@ -101,7 +103,7 @@ __device__ void set_exact_moments(Memory& memory, const Shape& shape, const T* x
     }
 }
 
-// From the tile's sums in memory.sums.total to memory.mean, m2 and rstd.
+// Sets memory.mean, m2 and rstd from the tile's sums in memory.sums.total.
 template <typename T, int V, bool runs>
 __device__ void set_moments(MomentsMemory<Wide<T>>& memory, const Tile<V, runs>& tile, const T* x, double eps) {
     const int thread = thread_number();

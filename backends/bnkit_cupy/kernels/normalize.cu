@@ -1,9 +1,9 @@
-// normalize: y = relu((x - mean) * rstd * gamma + beta + residual), by statistics that are given.
+// normalize: y = relu((x - mean) * rstd * gamma + beta + residual), with known statistics.
 //
-// The second read of a training forward, and the whole of an inference. Grid: splits * tiles blocks (tile.cuh), the
-// last first, so that of a tensor read from its start on the second-level cache still holds what is asked for next.
-// Reads x, the residual where there is one, and writes y, 16 bytes at a time where the shape allows; one bit an element
-// where bits are kept.
+// It is the second read of a training forward, and a whole inference. Grid: splits * tiles blocks (tile.cuh), in
+// reverse order, because the second-level cache still holds the end of the tensor from the first read.
+// Reads x and the residual if there is one, and writes y, by 16 bytes if the shape allows it. If the caller keeps the
+// ReLU's bits, it also writes one bit for each element.
 #include "wide.cuh"
 
 namespace bnkit {
@@ -22,15 +22,15 @@ __global__ void __launch_bounds__(threads, V == 1 ? 3 : 2)
     const int thread = thread_number();
     bool wide = false;
     if (thread < tile.width()) {
-        const bool there = thread < tile.columns;  // the lines of the others are never used, but they are read
+        const bool there = thread < tile.columns;  // the other lines are read, but not used
         const index channel = tile.channel + (there ? thread : 0);
-        const double given = Statistic{spread, wide_spread}[channel];
-        const double rstd = spread_is_variance ? 1 / sqrt(given + eps) : given;
+        const double value = Statistic{spread, wide_spread}[channel];
+        const double rstd = spread_is_variance ? 1 / sqrt(value + eps) : value;
         wide = !set_affine(shared, thread, channel, Statistic{mean, wide_mean}[channel], rstd, gamma, beta);
     }
     const ForwardArrays<T> to{residual, y, active, relu, aligned != 0};
     if (__syncthreads_or(wide)) return put_wide_forward(to, shared.wide, x, tile);
-    const OwnLines<A, Walk::owned> lines(shared, tile.column());
+    const ThreadLines<A, Walk::owned> lines(shared, tile.column());
     Batches<T, V, runs, 2> batch(tile, {x, residual}, aligned);
     while (batch.next()) {
 #pragma unroll

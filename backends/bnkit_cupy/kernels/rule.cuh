@@ -1,8 +1,8 @@
-// The rules of bnkit/reference/optimizer.py for one element: C++17 that NVRTC and the CPU's compiler both read, and
-// static on the CPU, as channel.cuh is.
+// The rules of bnkit/reference/optimizer.py for one element: C++17 for NVRTC and for the CPU's compiler, and static on
+// the CPU, as in channel.cuh.
 //
-// The operations and their order are those of the reference. On the CPU each is rounded by itself, so an element's bits
-// are the reference's; a device may fuse a product and a sum.
+// The operations and their order are those of the reference. On the CPU each is rounded separately, so the bits are
+// those of the reference; a device may fuse a product and a sum.
 #pragma once
 
 #if defined(__CUDACC__) || defined(BNKIT_HOST)
@@ -14,21 +14,21 @@
 
 namespace bnkit {
 
-// In the order of bnkit_cupy/launch.py.
+// The order is that of bnkit_cupy/launch.py.
 enum class Rule { sgd, momentum, nesterov, adagrad, rmsprop, adam };
 
-// How many arrays a rule remembers.
+// The number of state arrays of a rule.
 BNKIT_RULE constexpr int memories_of(Rule rule) { return rule == Rule::sgd ? 0 : rule == Rule::adam ? 2 : 1; }
 
 BNKIT_RULE float root(float a) { return sqrtf(a); }
 BNKIT_RULE double root(double a) { return sqrt(a); }
 
-// What the rules multiply by, in the arrays' type as the reference's scalars are. correction: 1 - decay^step.
+// The factors of the rules, in the type of the arrays as in the reference. correction: 1 - decay^step.
 template <typename A> struct Factors {
     A decay[2], take[2], correction[2], eps;  // take: 1 - decay
 };
 
-// Moves p, which has been shrunk by the weight decay, and the memories that the rule has.
+// Updates p, to which the weight decay was applied, and the state arrays of the rule.
 template <Rule rule, typename A>
 BNKIT_RULE void step(A& p, A g, A& first, A& second, A lr, const Factors<A>& f) {
     if constexpr (rule == Rule::sgd) {

@@ -1,8 +1,8 @@
-// softmax: each row's loss and the gradient of the mean loss; mean_loss: the mean of the rows' losses.
+// softmax: the loss of each row, and the gradient of the mean loss. mean_loss: the mean of the rows' losses.
 //
-// softmax: a warp a row, eight to a block, a thread every 32nd class. Reads the logits three times, of which two find
-// them in the first cache, and the target once or twice; writes the gradient once and 8 bytes a row.
-// mean_loss: a block for each leading entry; reads those 8 bytes a row.
+// softmax: a warp has a row, a block has eight, and a thread has every 32nd class. It reads the logits three times, two
+// of them from the first-level cache, and the target once or twice. It writes the gradient once, and 8 bytes a row.
+// mean_loss: a block has one leading entry, and reads these 8 bytes for each row.
 #include "device.cuh"
 
 namespace bnkit {
@@ -10,7 +10,7 @@ namespace bnkit {
 __device__ __forceinline__ float exponential(float a) { return expf(a); }
 __device__ __forceinline__ double exponential(double a) { return exp(a); }
 
-// A row's target: a label, or weights of the classes.
+// The target of a row: a label, or the weights of the classes.
 template <typename A> struct Target {
     const index* label;
     const A* weights;
@@ -19,7 +19,7 @@ template <typename A> struct Target {
 };
 
 __device__ inline double sum_over_warp(double a) {
-    for (int away = warp_threads / 2; away > 0; away /= 2) a += __shfl_xor_sync(whole_warp, a, away);
+    for (int step = warp_threads / 2; step > 0; step /= 2) a += __shfl_xor_sync(whole_warp, a, step);
     return a;
 }
 
@@ -37,8 +37,8 @@ __global__ void __launch_bounds__(threads, 2)
     const T* z = logits + row * classes;
     A most = widen(z[0]);
     for (index c = lane; c < classes; c += warp_threads) most = most < widen(z[c]) ? widen(z[c]) : most;
-    for (int away = warp_threads / 2; away > 0; away /= 2) {
-        const A other = __shfl_xor_sync(whole_warp, most, away);
+    for (int step = warp_threads / 2; step > 0; step /= 2) {
+        const A other = __shfl_xor_sync(whole_warp, most, step);
         most = most < other ? other : most;
     }
     double powers = 0, mass = 0;
@@ -52,22 +52,22 @@ __global__ void __launch_bounds__(threads, 2)
     const A scale = static_cast<A>(mass / powers);
     double loss = 0;
     for (index c = lane; c < classes; c += warp_threads) {
-        const A away = widen(z[c]) - most, wanted = target[c];
-        if (wanted != A(0)) loss -= static_cast<double>(wanted) * (static_cast<double>(away) - log_powers);
-        dlogits[row * classes + c] = narrow<T>((exponential(away) * scale - wanted) * static_cast<A>(mean));
+        const A shifted = widen(z[c]) - most, weight = target[c];
+        if (weight != A(0)) loss -= static_cast<double>(weight) * (static_cast<double>(shifted) - log_powers);
+        dlogits[row * classes + c] = narrow<T>((exponential(shifted) * scale - weight) * static_cast<A>(mean));
     }
     loss = sum_over_warp(loss);
-    // A NaN that the target does not ask for makes the loss NaN by the sum of powers, where the target asks for any.
+    // A NaN logit with weight 0 makes the loss NaN too, by log_powers in the term of every class with a weight.
     if (lane == 0) row_losses[row] = loss;
 }
 
 __global__ void __launch_bounds__(threads, 4)
     mean_loss(const double* __restrict__ row_losses, double* __restrict__ losses, index rows) {
     __shared__ double part[warps];
-    double own = 0;
-    for (index r = thread_number(); r < rows; r += threads) own += row_losses[blockIdx.x * rows + r];
-    own = sum_over_warp(own);
-    if (thread_number() % warp_threads == 0) part[thread_number() / warp_threads] = own;
+    double sum = 0;
+    for (index r = thread_number(); r < rows; r += threads) sum += row_losses[blockIdx.x * rows + r];
+    sum = sum_over_warp(sum);
+    if (thread_number() % warp_threads == 0) part[thread_number() / warp_threads] = sum;
     __syncthreads();
     if (thread_number() != 0) return;
     double total = 0;

@@ -1,21 +1,21 @@
-// What a block keeps of its part of a tile between two looks at it: the first `held` vectors of each array in the
-// registers of the thread that owns them, the others in shared memory, as long as the launch made it for them.
+// A block's part of a tile, kept on the chip between two passes: the first `held` vectors of each array in registers of
+// their thread, the others in the dynamic shared memory of the launch.
 //
-// A thread comes back to its own vectors only, so nothing waits for what others have stored.
+// A thread reads only the vectors that it stored, so no barrier is needed.
 #pragma once
 
 #include "tile.cuh"
 
 namespace bnkit {
 
-// Vectors of each array that a thread has under way to shared memory: of a block 32 KB, of single elements up to 16.
+// Loads of each array that a thread has in flight to shared memory: 32 KB for a block, or up to 16 KB of elements.
 template <int V, int arrays> constexpr int filling = (V == 1 ? 16 : 8) / arrays;
 
-// Blocks of a kernel with a store that a multiprocessor has registers for: with single elements two, since one alone
-// has few bytes under way; with doubles the compiler would spill.
+// Blocks with a store for which a multiprocessor has registers. With single elements two, since one block has too few
+// bytes in flight; but with doubles the compiler would spill.
 template <typename T, int V> constexpr int resident = V == 1 && sizeof(T) < sizeof(double) ? 2 : 1;
 
-// What a vector is moved as.
+// The type by which a vector is copied.
 template <typename T, int V> struct Word {
     using type = uint4;
 };
@@ -25,9 +25,9 @@ template <typename T> struct Word<T, 1> {
 
 template <typename T, int V, bool runs, int arrays, int held> class Store {
   public:
-    using Vectors = Vector<T, V>[arrays];  // 0 where the thread has no elements
+    using Vectors = Vector<T, V>[arrays];  // 0 if the thread has no elements
 
-    // Reads all of the part.
+    // Reads the whole part.
     __device__ __forceinline__ Store(const Tile<V, runs>& tile, const T* const (&from)[arrays], bool aligned)
         : tile_(tile), aligned_(aligned) {
         steps_ = static_cast<int>((tile.last - tile.first + blockDim.y - 1) / blockDim.y);
@@ -57,15 +57,15 @@ template <typename T, int V, bool runs, int arrays, int held> class Store {
         }
     }
 
-    // Calls use(step, vectors, vector of `along`, element) in the order of steps, in all threads of the warp; `along`
-    // is one more array to read, or null.
+    // Calls use(step, vectors, vector of `along`, element) for each step in order, in all threads of the warp. along:
+    // another array to read, or null.
     template <typename Use> __device__ __forceinline__ void for_each(const T* along, Use use) const {
         Cursor<V, runs> cursor(tile_);
         constexpr int size = in_flight<V>;
         static_assert(held % size == 0, "registers are walked in whole batches");
         Vector<T, V> others[size];
         index elements[size];
-        // Ahead of the uses, which store: the compiler moves no load before a store.
+        // Before the uses, which store: the compiler does not move a load before a store.
         const auto read_others = [&](int start) {
 #pragma unroll
             for (int u = 0; u < size; ++u) {
@@ -86,10 +86,10 @@ template <typename T, int V, bool runs, int arrays, int held> class Store {
 #pragma unroll
             for (int u = 0; u < size; ++u) {
                 if (start + u >= steps_) break;
-                Vector<T, V> own[arrays];
+                Vector<T, V> stored[arrays];
 #pragma unroll
-                for (int a = 0; a < arrays; ++a) own[a] = get(place(start + u, a));
-                use(start + u, own, others[u], elements[u]);
+                for (int a = 0; a < arrays; ++a) stored[a] = get(place(start + u, a));
+                use(start + u, stored, others[u], elements[u]);
             }
         }
     }

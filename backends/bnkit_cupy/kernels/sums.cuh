@@ -1,15 +1,14 @@
-// Two sums of every channel of a tile: over a thread's elements, over the block, over the blocks of the tile.
+// Two sums for each channel of a tile: over a thread's elements, over the block, and over the blocks of the tile.
 //
-// Every sum is made in one order, which the shape and the grid fix; no addition waits for another block's but through
-// the ticket or the barrier of the tile.
+// The shape and the grid fix the order of every sum. Blocks meet only at the ticket or barrier of a tile.
 #pragma once
 
 #include "tile.cuh"
 
 namespace bnkit {
 
-// Additions to a float before the sum goes on in double. The squares of data on a coarse grid (a mean of 1e4 in
-// float32) all round the same way once a sum is large.
+// Additions in float before the sum continues in double. The squares of data on a coarse grid (a mean of 1e4 in
+// float32) all round in the same direction if a sum is large.
 constexpr int short_sum = 32;
 
 template <typename A, int V, int owned> class Sums {
@@ -28,13 +27,13 @@ template <typename A, int V, int owned> class Sums {
         short_second_[v] += b;
     }
 
-    // To be called after `additions` to each v, a divisor of `short_sum` that is always the same.
+    // To call after `additions` additions to each v, a constant divisor of `short_sum`.
     __device__ void flush_in_time(int additions) {
         additions_ += additions;
         if (additions_ % short_sum == 0) flush();
     }
 
-    // Before `first` and `second` are read.
+    // To call before `first` and `second` are read.
     __device__ void flush() {
 #pragma unroll
         for (int v = 0; v < V; ++v) {
@@ -51,21 +50,21 @@ template <typename A, int V, int owned> class Sums {
 
 struct SumsMemory {
     double warp[2][warps][most_columns];
-    double total[2][most_columns];  // of a column, only ever touched by the thread of its number
+    double total[2][most_columns];  // a column belongs to the thread of its number
     double strand[2][threads];
     bool last;
 };
 
-// memory.total becomes the block's sums of each column.
+// Sets memory.total to the block's sums for each column.
 template <typename A, int V, bool runs>
 __device__ void add_over_block(SumsMemory& memory, const Tile<V, runs>& tile, Sums<A, V, Tile<V, runs>::owned>& sums) {
     constexpr int owned = Tile<V, runs>::owned;
     const int thread = thread_number(), lane = thread % warp_threads, width = tile.width();
 #pragma unroll
     for (int c = 0; c < owned; ++c) {
-        for (int away = blockDim.x; away < warp_threads; away *= 2) {  // over the warp's rows
-            sums.first[c] += __shfl_xor_sync(whole_warp, sums.first[c], away);
-            sums.second[c] += __shfl_xor_sync(whole_warp, sums.second[c], away);
+        for (int lane_offset = blockDim.x; lane_offset < warp_threads; lane_offset *= 2) {  // over the rows of the warp
+            sums.first[c] += __shfl_xor_sync(whole_warp, sums.first[c], lane_offset);
+            sums.second[c] += __shfl_xor_sync(whole_warp, sums.second[c], lane_offset);
         }
         if (lane < static_cast<int>(blockDim.x)) {
             memory.warp[0][thread / warp_threads][tile.column() + c] = sums.first[c];
@@ -82,7 +81,7 @@ __device__ void add_over_block(SumsMemory& memory, const Tile<V, runs>& tile, Su
     }
 }
 
-// The place of a tile's column in `partials`, (splits, 2, groups * channels).
+// The index of a tile's column in `partials`, (splits, 2, groups * channels).
 template <int V, bool runs>
 __device__ index partial(const Tile<V, runs>& tile, index split, int s, int column) {
     return (split * 2 + s) * tile.shape.total_channels() + tile.channel + column;
@@ -95,7 +94,7 @@ __device__ void store_partials(const SumsMemory& memory, const Tile<V, runs>& ti
     for (int s = 0; s < 2; ++s) partials[partial(tile, tile.split, s, thread)] = memory.total[s][thread];
 }
 
-// memory.total becomes the sums over all blocks of the tile, the same bits in whichever block asks.
+// Sets memory.total to the sums over all blocks of the tile, with the same bits in every block.
 template <int V, bool runs>
 __device__ void add_partials(SumsMemory& memory, const Tile<V, runs>& tile, const double* partials, index splits) {
     const int thread = thread_number(), width = tile.width();
@@ -119,8 +118,8 @@ __device__ void add_partials(SumsMemory& memory, const Tile<V, runs>& tile, cons
     }
 }
 
-// Whether this block is the last of its tile, which then finds the sums of the whole tile in memory.total.
-// tickets: one a tile, 0 at the start of the launch.
+// Whether this block is the last of its tile; then memory.total holds the sums of the whole tile.
+// tickets: one for each tile, 0 at the start of the launch.
 template <int V, bool runs>
 __device__ bool add_over_splits(SumsMemory& memory, const Tile<V, runs>& tile, double* partials, unsigned* tickets,
                                 index splits) {
@@ -128,9 +127,9 @@ __device__ bool add_over_splits(SumsMemory& memory, const Tile<V, runs>& tile, d
     store_partials(memory, tile, partials);
     __syncthreads();
     if (thread_number() == 0) {
-        __threadfence();  // behind the barrier: the whole block's partials before the ticket
+        __threadfence();  // after the barrier: the whole block's partials precede the ticket
         memory.last = atomicAdd(tickets + tile.number, 1u) == static_cast<unsigned>(splits - 1);
-        __threadfence();  // before the barrier: the ticket before the whole block reads the others' partials
+        __threadfence();  // before the barrier: the ticket precedes the block's reads of partials
     }
     __syncthreads();
     if (!memory.last) return false;
@@ -138,7 +137,7 @@ __device__ bool add_over_splits(SumsMemory& memory, const Tile<V, runs>& tile, d
     return true;
 }
 
-// The same sums in every block of the tile, in a cooperative launch.
+// Gives every block of the tile the same sums, in a cooperative launch.
 template <int V, bool runs>
 __device__ void share_over_splits(SumsMemory& memory, const Tile<V, runs>& tile, double* partials, unsigned* arrived,
                                   index splits) {

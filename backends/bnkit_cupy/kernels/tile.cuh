@@ -1,12 +1,12 @@
-// How a block walks its part of a view (groups, rows, channels, inner).
+// The thread-to-data map of a view (groups, rows, channels, inner).
 //
-// Runs (inner > 1, as NCHW): a tile is one channel; its positions are the vectors of V elements of its rows * inner,
-// and all threads stand one behind the other.
-// Columns (inner == 1, as (N, D) and NHWC): a tile is blockDim.x * V neighbouring columns; its positions are the rows,
-// and thread (x, y) owns V columns of every blockDim.y-th row, so that a warp reads whole segments of 128 bytes.
+// Runs (inner > 1, as NCHW): a tile is one channel. Its positions are the vectors of V elements of its rows * inner.
+// The threads have consecutive positions.
+// Columns (inner == 1, as (N, D) and NHWC): a tile is blockDim.x * V neighbouring columns. Its positions are the rows,
+// and thread (x, y) has V columns of every blockDim.y-th row, so that a warp reads whole segments of 128 bytes.
 //
-// The positions of a tile are cut into `splits` parts of `chunk`, a block each. V is a matter of the shape alone:
-// arrays that start between two vectors are read by the element, and no result depends on where they lie.
+// The positions of a tile are divided into `splits` parts of `chunk`, one for each block. V depends on the shape only:
+// unaligned arrays are read by single elements, so no result depends on the alignment.
 #pragma once
 
 #include "device.cuh"
@@ -14,7 +14,7 @@
 namespace bnkit {
 
 constexpr int most_columns = 64;  // of a tile
-// Vectors of one array that a thread has under way. With more than 16 elements the kernels spill.
+// Loads of one array that a thread has in flight. With more than 16 elements the kernels spill.
 template <int V> constexpr int in_flight = V == 8 ? 2 : 4;
 
 struct Shape {
@@ -23,7 +23,7 @@ struct Shape {
     __device__ index total_channels() const { return groups * channels; }
     __device__ double count() const { return static_cast<double>(rows) * static_cast<double>(inner); }
 
-    // Element i of rows * inner of a channel; `channel` counts through all groups.
+    // Element i of the rows * inner of a channel; `channel` counts through all groups.
     __device__ index element(index channel, index i) const {
         const index row = channel / channels * rows + i / inner;
         return (row * channels + channel % channels) * inner + i % inner;
@@ -37,8 +37,8 @@ template <int V, bool runs> class Tile {
 
     const Shape& shape;
     index number, split, channel;  // channel: the first of the tile, counted through all groups
-    index positions, first, last;  // first, last: of this block's part
-    int columns;                   // how many channels the tile has, at most `width`
+    index positions, first, last;  // first, last: the bounds of this block's part
+    int columns;                   // the channels of the tile, at most `width`
 
     __device__ Tile(const Shape& view, index block, index splits, index chunk) : shape(view) {
         number = block / splits;
@@ -58,12 +58,12 @@ template <int V, bool runs> class Tile {
     // The first of the thread's channels, within the tile.
     __device__ int column() const { return runs ? 0 : static_cast<int>(threadIdx.x) * V; }
 
-    // Whether the thread has elements `step` positions of all threads behind `at`.
+    // Whether the thread has elements `step` positions of all threads after `at`.
     __device__ bool has(index at, int step) const {
         return column() < columns && at + step * static_cast<index>(blockDim.y) + threadIdx.y < last;
     }
 
-    // A warp's flags of V bits each fill V words, which lie as the warps walk; -1 where the warp is past the end.
+    // The index of the V words with a warp's flags, V bits for each thread; -1 if the warp is past the end.
     __device__ index words(index at, int step) const {
         const int shift = __ffs(warp_threads) - (runs ? 1 : __ffs(blockDim.x)), rows = 1 << shift;  // of a warp
         const index mine = at + step * static_cast<index>(blockDim.y) + thread_number() / warp_threads * rows;
@@ -71,7 +71,7 @@ template <int V, bool runs> class Tile {
     }
 };
 
-// The element where the thread stands, and its way from one position to the next without a division.
+// The thread's current element, and the step to its next position without a division.
 template <int V, bool runs> class Cursor {
   public:
     index element;
@@ -101,7 +101,7 @@ template <int V, bool runs> class Cursor {
     index line_, place_, step_place_, step_, carry_;
 };
 
-// A block's part of a tile, some positions of each thread at a time, so that their loads are under way together:
+// A block's part of a tile, in batches of positions whose loads are in flight together:
 //
 //     Batches<T, V, runs, 2> batch(tile, {x, dy}, aligned);
 //     while (batch.next()) { each of batch.of[u], in all threads of the warp }
@@ -109,10 +109,10 @@ template <typename T, int V, bool runs, int arrays> class Batches {
   public:
     static constexpr int size = in_flight<V>;
 
-    Vector<T, V> of[size][arrays];  // 0 where there are no elements, or no array
-    index elements[size];           // where they are
+    Vector<T, V> of[size][arrays];  // 0 if there are no elements, or no array
+    index elements[size];           // their places
     bool valid[size];
-    index at;  // of the first, for the tile
+    index at;  // the position of the first, in the tile
 
     __device__ Batches(const Tile<V, runs>& tile, const T* const (&from)[arrays], bool aligned)
         : tile_(tile), cursor_(tile), aligned_(aligned) {
@@ -145,7 +145,7 @@ template <typename T, int V, bool runs, int arrays> class Batches {
     bool aligned_;
 };
 
-// The words of a warp's flags, V bits of each thread.
+// Writes the words of a warp's flags, V bits for each thread.
 template <int V> __device__ void store_flags(unsigned* active, index words, const bool (&flags)[V]) {
     const int lane = thread_number() % warp_threads;
     unsigned mine = 0;

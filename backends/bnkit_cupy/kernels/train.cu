@@ -1,11 +1,11 @@
 // train: moments and normalize in one kernel that reads x once.
 //
-// Each block keeps its part of a tile (tile.cuh) on the chip (store.cuh), from the sums to the results; splits * tiles
-// blocks, one a multiprocessor where they fill it. With one split a block has all of its channels' elements and waits
-// for nobody. With several, all blocks of a tile wait for each other and add up the same sums in the same order, so
-// their bits agree: a cooperative launch, since all of them have to be resident. Reads x, the residual where there is
-// one, and writes y, 16 bytes at a time where the shape allows, and one bit an element where bits are kept: 2 transfers
-// of the tensor, where two reads cost 3.
+// Grid: splits * tiles blocks (tile.cuh), one for each multiprocessor if they fill it. A block keeps its part of a tile
+// on the chip (store.cuh) from the sums to the results. With one split a block has all elements of its channels, and
+// waits for no other. With several, the blocks of a tile wait for each other, so all must be resident: a cooperative
+// launch. Each adds up the same sums in the same order, so their bits agree. Reads x and the residual if there is one,
+// and writes y, by 16 bytes if the shape allows it, and one bit for each element if the caller keeps the ReLU's bits: 2
+// transfers of the tensor. Its predecessor, moments and then normalize, makes 3.
 #include "moments.cuh"
 #include "store.cuh"
 #include "wide.cuh"
@@ -31,12 +31,12 @@ __global__ void __launch_bounds__(threads, resident<T, V>)
 #pragma unroll
     for (int c = 0; c < Walk::owned; ++c) k[c] = tile.column() < tile.columns ? memory.k[tile.column() + c] : A(0);
     Sums<A, V, Walk::owned> sums;
-    kept.for_each(nullptr, [&](int step, const auto& own, const Vector<T, V>&, index) {
+    kept.for_each(nullptr, [&](int step, const auto& vectors, const Vector<T, V>&, index) {
         if (!tile.has(tile.first, step)) return;
 #pragma unroll
         for (int v = 0; v < V; ++v) {
-            const A away = widen(own[0].of[v]) - k[runs ? 0 : v];
-            sums.add(v, away, away * away);
+            const A distance = widen(vectors[0].of[v]) - k[runs ? 0 : v];
+            sums.add(v, distance, distance * distance);
         }
         if ((step + 1) % short_sum == 0) sums.flush();
     });
@@ -56,9 +56,9 @@ __global__ void __launch_bounds__(threads, resident<T, V>)
     }
     const ForwardArrays<T> to{residual, y, active, relu, aligned != 0};
     if (__syncthreads_or(wide)) return put_wide_forward(to, shared.wide, x, tile);
-    const OwnLines<A, Walk::owned> lines(shared, tile.column());
-    kept.for_each(residual, [&](int step, const auto& own, const Vector<T, V>& added, index element) {
-        put_forward<T, V, runs>(to, lines, own[0], added, element, tile, tile.first, step);
+    const ThreadLines<A, Walk::owned> lines(shared, tile.column());
+    kept.for_each(residual, [&](int step, const auto& vectors, const Vector<T, V>& added, index element) {
+        put_forward<T, V, runs>(to, lines, vectors[0], added, element, tile, tile.first, step);
     });
 }
 

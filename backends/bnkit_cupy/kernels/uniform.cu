@@ -1,7 +1,7 @@
-// uniform: float32 in [0, 1), bit for bit those of bnkit/reference/random.py.
+// uniform: float32 in [0, 1), equal to bnkit/reference/random.py in every bit.
 //
-// Philox4x32-10 (Salmon et al. 2011, table 2): thread t draws the four elements of counter (t, layer, step's halves).
-// Reads nothing and writes 4 bytes an element, each warp 512 on end.
+// Thread t draws the four elements of the counter (t, layer, low and high half of step) by Philox4x32-10 (Salmon et al.
+// 2011, table 2). It reads nothing and writes 4 bytes for each element; a warp writes 512 contiguous bytes.
 #include "device.cuh"
 
 namespace bnkit {

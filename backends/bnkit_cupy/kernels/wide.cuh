@@ -1,10 +1,10 @@
-// The elements of a tile of which a channel needs wider arithmetic than its elements have (lines.cuh): in double.
+// Arithmetic in double for a whole tile, if one of its channels needs it (lines.cuh).
 //
-// The walk is that of the other tiles, one vector at a time, so that a thread has the same elements and the bits of a
-// ReLU lie in their places. The elements come from memory, also where the kernel keeps them on the chip. All threads of
-// the block come here. A forward and its backward take the same tiles so and find the same values, so a ReLU cuts alike
-// in both. Other tiles pay for it with a branch. Dropped: a power of two for each channel, by which every element of
-// every tile would be multiplied, and which a register for each of a thread's channels would hold.
+// The thread-to-data map is as in tile.cuh, one vector at a time, so the bits of a ReLU keep their places. The elements
+// are read from memory, also in kernels that keep them on the chip. All threads of the block must call these functions.
+// A forward and its backward choose the same tiles and compute the same values, so the ReLU is active at the same
+// elements in both. Other tiles pay with one branch. Tried and dropped: a power of two for each channel. It needs a
+// product for every element of every tile, and a register for each of a thread's channels.
 #pragma once
 
 #include "backward.cuh"
@@ -13,8 +13,8 @@
 namespace bnkit {
 
 // y before the residual and the ReLU.
-__device__ inline double wide_value(const WideLines& lines, int column, double away) {
-    return multiply_add(away * lines.first[column], lines.second[column], lines.beta[column]);
+__device__ inline double wide_value(const WideLines& lines, int column, double distance) {
+    return multiply_add(distance * lines.first[column], lines.second[column], lines.beta[column]);
 }
 
 template <typename T, int V, bool runs>
@@ -43,7 +43,7 @@ __device__ void put_wide_forward(const ForwardArrays<T>& to, const WideLines& li
     }
 }
 
-// Calls use(v, column, x_hat, gradient, element), of which x_hat is 0 where x is null.
+// Calls use(v, column, x_hat, gradient, element); x_hat is 0 if x is null.
 template <typename T, int V, bool runs, typename Use>
 __device__ void for_each_wide_gradient(int gate, const unsigned* active, const WideLines& lines, const T* x,
                                        const T* dy, const Tile<V, runs>& tile, Use use) {
@@ -58,12 +58,12 @@ __device__ void for_each_wide_gradient(int gate, const unsigned* active, const W
             if (!valid) continue;
             const int column = tile.column() + (runs ? 0 : v);
             const index element = cursor.element + v;
-            const double away = x ? static_cast<double>(widen(x[element])) - lines.mean[column] : 0;
+            const double distance = x ? static_cast<double>(widen(x[element])) - lines.mean[column] : 0;
             double gradient = static_cast<double>(widen(dy[element]));
             if (gate == by_bits && !flags[v]) gradient = 0;
-            const Wide<T> value = static_cast<Wide<T>>(wide_value(lines, column, away));
+            const Wide<T> value = static_cast<Wide<T>>(wide_value(lines, column, distance));
             if (gate == by_x && !(value > rounds_to_zero<T>)) gradient = 0;
-            use(v, column, away * lines.rstd[column], gradient, element);
+            use(v, column, distance * lines.rstd[column], gradient, element);
         }
         cursor.advance();
     }

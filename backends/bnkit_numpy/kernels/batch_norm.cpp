@@ -1,11 +1,11 @@
 // Batch norm on the CPU, compiled once for each SIMD level (BNKIT_LEVEL names it).
 //
-// What a task has of a tensor, and what of it is read twice, is the plan's decision (plan.hpp). Reads and writes of a
-// training forward: x, the residual, y; of a backward: x, dy, dx, the residual's gradient; and a bit an element for a
-// ReLU after a residual. Inference reads x and the residual, and writes y.
+// The plan decides which part of a tensor a task has, and which part is read twice (plan.hpp). A training forward reads
+// x and the residual, and writes y. A backward reads x and dy, and writes dx and the residual's gradient. A ReLU after
+// a residual adds one bit for each element. Inference reads x and the residual, and writes y.
 //
-// Sums are taken of x - k for a k near the mean, from a few samples: exact in float at any mean. They run in float for
-// a few additions a lane and go on in double. Results are (x - k) * scale + shift (channel.cuh).
+// The sums are of x - k with a k near the mean, from eight samples, so they are exact in float at any mean. A lane
+// makes up to 32 additions in float and continues in double. Results are (x - k) * scale + shift (channel.cuh).
 
 #include "batch_norm.hpp"
 
@@ -16,14 +16,13 @@ namespace bnkit {
 namespace BNKIT_LEVEL {
 namespace {
 
-// Whether results can be streamed: each row of them starts at 16 bytes, and a second result lies in its cache lines as
-// the first does.
+// Whether results can be streamed: they start at a multiple of 16 bytes, and both at the same offset in a cache line.
 template <typename S> bool are_aligned(const S* out, const S* second_out) {
     const auto place = [](const S* p) { return reinterpret_cast<std::uintptr_t>(p) % 64; };
     return place(out) % 16 == 0 && (second_out == nullptr || place(second_out) == place(out));
 }
 
-// The channels of a training forward, which move the running statistics.
+// The channels of a training forward, which also move the running statistics.
 template <typename S> struct TrainChannels : MomentsChannels<S> {
     using A = Wide<S>;
     const Train<S>& train;
@@ -46,7 +45,7 @@ template <typename S> struct TrainChannels : MomentsChannels<S> {
     }
 };
 
-// y = (x - k) * scale + shift, plus a residual, through a ReLU, with the bits of what the ReLU let through.
+// y = relu((x - k) * scale + shift + residual), and the bits that say where the ReLU is active.
 template <typename S, bool residual, bool relu> struct ForwardResults {
     using Storage = S;
     static constexpr int values = 3;
@@ -66,15 +65,15 @@ template <typename S, bool residual, bool relu> struct ForwardResults {
         V value = (load<V>(x + i) - channel.of[K]) * channel.of[SCALE] + channel.of[SHIFT];
         if (residual) value += load<V>(added + i);
         if (residual && relu && active) put_bits(active, i, lanes<V>(), lanes_above(value, rounds_to_zero<S>));
-        if (relu) value = value < V{} ? V{} : value;  // NaN stays
+        if (relu) value = value < V{} ? V{} : value;  // NaN stays NaN
         put.put(y + i, value);
     }
 };
 
-// How the backward knows where a ReLU let through: there was none, by x, or by the forward's bits.
+// How the backward knows where the ReLU was active: there was no ReLU, from x, or from the forward's bits.
 enum class Gate { open, by_x, by_bits };
 
-// The sums' dbeta and dgamma of the channels of a backward.
+// The channels of a backward: from the sums to dbeta, dgamma and the coefficients of dx.
 template <typename S> struct GradientChannels {
     using A = Wide<S>;
     const Backward<S>& call;
@@ -105,7 +104,7 @@ template <typename S> struct GradientChannels {
     }
 };
 
-// x - k, and dy where the ReLU let it through.
+// x - k, and dy where the ReLU was active.
 template <typename S, Gate gate> struct Gradient {
     using Storage = S;
     const S *x, *dy;
@@ -125,7 +124,7 @@ template <typename S, Gate gate> struct Gradient {
     }
 };
 
-// dy and dy * (x - k).
+// The terms dy and dy * (x - k).
 template <typename S, Gate gate> struct GradientTerms {
     using Storage = S;
     static constexpr int values = gate == Gate::by_x ? 3 : 1;
@@ -144,7 +143,7 @@ template <typename S, Gate gate> struct GradientTerms {
     }
 };
 
-// dx = (dy + (x - k) * slope + offset) * scale, and the residual's gradient.
+// dx = (dy + (x - k) * slope + offset) * scale, and the gradient of the residual.
 template <typename S, Gate gate> struct BackwardResults {
     using Storage = S;
     static constexpr int values = 5;
@@ -167,7 +166,7 @@ template <typename S, Gate gate> struct BackwardResults {
     }
 };
 
-// Calls use(ForwardResults) of a call's kind.
+// Calls use() with the ForwardResults for the call's residual and ReLU.
 template <typename S, typename Call, typename Use> void with_results(const Call& call, const Use& use) {
     const auto with = [&](auto residual, auto relu) {
         use(ForwardResults<S, residual.value, relu.value>{call.x, call.residual, call.y, call.active});
@@ -180,7 +179,8 @@ template <typename S, typename Call, typename Use> void with_results(const Call&
 
 template <typename S, typename Call> Plan forward_plan(const Call& call, bool sums, bool in_place) {
     const bool bits = call.active != nullptr;
-    return plan_of({call.shape, sizeof(S), sums, call.residual ? 3 : 2, bits, in_place, are_aligned<S>(call.y, nullptr)});
+    const bool aligned = are_aligned<S>(call.y, nullptr);
+    return plan_of({call.shape, sizeof(S), sums, call.residual ? 3 : 2, bits, in_place, aligned});
 }
 
 template <typename S> bool train(const Train<S>& t) {

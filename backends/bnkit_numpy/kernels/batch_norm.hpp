@@ -1,4 +1,4 @@
-// Batch-norm kernels over the view (groups, rows, channels, inner), C contiguous; statistics are (groups, channels).
+// Batch-norm kernels over a C-contiguous view (groups, rows, channels, inner); statistics are (groups, channels).
 #pragma once
 
 #include <cstddef>
@@ -14,11 +14,11 @@ struct Shape {
     index groups, rows, channels, inner;
 };
 
-// A kernel tells whether its arithmetic is wide enough for the channels; where it is not, y is wrong, or nothing was
-// written but, in training, the statistics and the running arrays, which are right.
+// A kernel returns whether its arithmetic is wide enough for the channels. If it is not, y is wrong or not written; in
+// training, the statistics and the running arrays are right.
 //
-// Pointers may be null where a batch norm may lack the thing. The bits of `active` tell where a ReLU let through, a run
-// of whole bytes for each row that is walked (rows.hpp).
+// The pointers of optional arrays may be null. The bits of `active` say where the ReLU was active, in whole bytes for
+// each row of the plan (plan.hpp).
 template <typename S> struct Train {
     Shape shape;
     const S *x, *residual;
@@ -45,11 +45,11 @@ template <typename S> struct Inference {
 template <typename S> struct MomentsOf {
     Shape shape;
     const S* x;
-    double *mean, *m2, *rstd;  // rstd: null where nobody needs it
+    double *mean, *m2, *rstd;  // rstd: may be null
     double eps;
 };
 
-// With `sums` of dy and dy * x_hat over `count` elements, dx takes those for its own.
+// With count, sum_dy and sum_dy_x_hat, dx uses these sums over `count` elements instead of the sums of this call.
 template <typename S> struct Backward {
     Shape shape;
     const S *dy, *x;
@@ -59,7 +59,7 @@ template <typename S> struct Backward {
     const double *count, *sum_dy, *sum_dy_x_hat;
     S *dx, *dresidual;
     double *dbeta, *dgamma;  // the sums
-    bool train, relu;        // train: the statistics came from x
+    bool train, relu;        // train: the statistics are those of x
 };
 
 template <typename S> struct Kernels {
@@ -69,7 +69,7 @@ template <typename S> struct Kernels {
     bool (*backward)(const Backward<S>&);
 };
 
-// The kernels as compiled for one SIMD level.
+// The kernels, compiled for one SIMD level.
 struct Level {
     Kernels<float> f32;
     Kernels<double> f64;

@@ -1,4 +1,4 @@
-// The kernels of the level that this process uses, and the GIL let go while they run.
+// The kernels of this process's SIMD level, and the release of the GIL while they run.
 #pragma once
 
 #include <Python.h>
@@ -32,7 +32,7 @@ constexpr const char* generic_name = "generic";
 #endif
 #endif
 
-// Best first; a level runs on every machine of a better one.
+// Best first. A machine with a level also runs the levels after it.
 inline const NamedLevel levels[] = {
 #if defined(BNKIT_X86_LEVELS)
     {"x86-64-v4", &v4::level, &v4::optimizers, &v4::products},
@@ -43,22 +43,22 @@ inline const NamedLevel levels[] = {
 #endif
 };
 
-// The levels that this machine runs, best first.
+// The levels that this machine can run, best first.
 inline std::vector<const NamedLevel*> levels_here() {
-    std::vector<const NamedLevel*> found;
+    std::vector<const NamedLevel*> runnable;
 #if defined(BNKIT_X86_LEVELS)
     bool here = false;
 #else
-    bool here = true;  // the one level is what any machine of the kind runs
+    bool here = true;  // every machine of this architecture runs the only level
 #endif
     for (const NamedLevel& level : levels) {
         here = here || std::strcmp(level.name, cpu_level()) == 0;
-        if (here) found.push_back(&level);
+        if (here) runnable.push_back(&level);
     }
-    return found;
+    return runnable;
 }
 
-// The one of them that BNKIT_CPU_LEVEL names, else the best; null where there is none. Python tells what is wrong.
+// The level that BNKIT_CPU_LEVEL names, else the best; null if there is none, which Python reports.
 inline const NamedLevel* choose_level() {
     const char* wanted = std::getenv("BNKIT_CPU_LEVEL");
     for (const NamedLevel* level : levels_here()) {
@@ -69,8 +69,8 @@ inline const NamedLevel* choose_level() {
 
 inline const NamedLevel* const chosen = choose_level();
 
-// A thread that comes back while the interpreter goes down is ended by it, which no C++ frame may see: it sleeps until
-// the process is gone.
+// A finalizing interpreter ends a thread that asks for the GIL. This must not unwind C++ frames, so the thread sleeps
+// until the process ends.
 template <typename Work> void without_gil(const Work& work) {
     PyThreadState* const state = PyEval_SaveThread();
     std::exception_ptr error;

@@ -10,8 +10,8 @@ namespace bnkit {
 
 #if defined(_M_X64) || defined(__x86_64__)
 
-// The levels are those of the x86-64 psABI, told by the features that set them apart: compilers of several years differ
-// in which level names and which minor features (lzcnt, movbe) their builtins know.
+// The levels of the x86-64 psABI, identified by their main features: the builtins of older compilers do not know the
+// names of the levels and minor features (lzcnt, movbe).
 const char* x86_level(bool v2, bool v3, bool v4) {
     if (v2 && v3 && v4) return "x86-64-v4";
     if (v2 && v3) return "x86-64-v3";
@@ -33,7 +33,7 @@ const char* cpu_level() {
     __cpuid(leaf1, 1);
     if (max_leaf[0] >= 7) __cpuidex(leaf7, 7, 0);
     const unsigned ecx = static_cast<unsigned>(leaf1[2]), ebx = static_cast<unsigned>(leaf7[1]);
-    // The processor having AVX is not enough: the system must save its registers (osxsave, then xcr0).
+    // The operating system must also save the AVX registers (osxsave, then xcr0).
     const unsigned long long saved = all_bits(ecx, bits(27)) ? _xgetbv(0) : 0;
     return x86_level(
         all_bits(ecx, bits(0, 9, 19, 20, 23)),  // sse3, ssse3, sse4.1, sse4.2, popcnt
@@ -44,7 +44,7 @@ const char* cpu_level() {
 
 #elif defined(__x86_64__)
 
-// By cpuid itself: clang's builtin knows f16c only of late.
+// By cpuid: only recent versions of clang's builtin know f16c.
 bool has_f16c() {
     unsigned eax, ebx, ecx, edx;
     return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx >> 29 & 1) != 0;

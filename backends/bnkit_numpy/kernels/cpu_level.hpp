@@ -1,4 +1,4 @@
-// What this machine can run.
+// The SIMD level of this machine.
 #pragma once
 
 namespace bnkit {

@@ -1,4 +1,4 @@
-// Where the rows and the units of a plan lie in memory, and the values that the channels give to their elements.
+// The places of a plan's rows and units in memory, and the coefficients of the channels.
 #pragma once
 
 #include "plan.hpp"
@@ -9,10 +9,10 @@ namespace BNKIT_LEVEL {
 namespace {
 
 struct Unit {
-    index group, first, width;  // width: columns, or 1 for a channel of runs, from the group's `first` on
+    index group, first, width;  // width: columns from the group's `first`, or 1 for a channel of runs
 };
 
-// A row as the kernels see it: its first element, and the byte where its bits start.
+// A row: its first element, and the byte where its bits start.
 struct Row {
     index start, bits;
 
@@ -25,7 +25,7 @@ struct Row {
 
 struct Frame {
     const Plan plan;
-    const Row stride;  // from a row of a unit to the next
+    const Row stride;  // from one row of a unit to the next
 
     explicit Frame(const Plan& p)
         : plan(p), stride{p.rows.runs ? p.shape.channels * p.shape.inner : p.rows.width,
@@ -36,8 +36,10 @@ struct Frame {
         return {u / blocks, first, smaller(plan.width, plan.columns - first)};
     }
 
-    // The channels of a unit, counted through all groups, and the sums of a kind that are taken for it.
-    index channel_of(const Unit& unit) const { return unit.group * plan.shape.channels + unit.first / plan.rows.spread; }
+    // A unit's first channel, counted through all groups; its number of channels; and its number of sums of each kind.
+    index channel_of(const Unit& unit) const {
+        return unit.group * plan.shape.channels + unit.first / plan.rows.spread;
+    }
     index channels_of(const Unit& unit) const { return unit.width / plan.rows.fold / plan.rows.spread; }
     index sums_of(const Unit& unit) const { return unit.width / plan.rows.spread; }
 
@@ -51,7 +53,7 @@ struct Frame {
                     (rows.runs ? unit.first * bytes_of_bits(rows.width) : unit.first / 8)};
     }
 
-    // The elements of row r that belong to the unit.
+    // The number of elements of row r in the unit.
     index length(const Unit& unit, index r) const {
         const Rows& rows = plan.rows;
         return rows.runs ? rows.width : smaller(unit.width, (r + 1 < rows.count ? rows.width : rows.last) - unit.first);
@@ -61,10 +63,10 @@ struct Frame {
     index first_row(index part) const { return part * plan.rows.count / plan.parts; }
 };
 
-// The names of an element's values, in the order in which they are stored.
+// The coefficients of an element, in the order in which they are stored.
 enum { K, SCALE, SHIFT, SLOPE, OFFSET };
 
-// The values of the channels of all groups: one line for each of K, SCALE, …, with one value for each channel.
+// The coefficients of all channels of all groups: one line each for K, SCALE, …, with one value for each channel.
 template <typename A> class Lines {
   public:
     Lines(int lines, index channels) : values_(lines * channels), channels_(channels) {}
@@ -78,13 +80,13 @@ template <typename A> class Lines {
     index channels_;
 };
 
-// The same for the columns of a unit: value m of column c lies at values[m * stride + c].
+// The coefficients of a unit's columns: value m of column c is values[m * stride + c].
 template <typename A> struct Columns {
     const A* values;
     index stride;
 };
 
-// The first `count` values of a unit's columns: those of the lines, or copies where a channel has several columns.
+// The first `count` coefficients of a unit's columns: the lines, or copies of them if a channel has several columns.
 template <typename A> class ColumnsOf {
   public:
     ColumnsOf(const Frame& frame, const Lines<A>& lines, const Unit& unit, int count)
@@ -120,7 +122,7 @@ template <typename V, int M, typename A> BNKIT_INLINE Values<V, M> values_at(con
     return values;
 }
 
-// The values of a run, all of whose elements belong to one channel.
+// The values of a run, whose elements all belong to one channel.
 template <typename V, int M, typename A> BNKIT_INLINE Values<V, M> values_of_run(const Columns<A>& columns) {
     Values<V, M> values;
     for (int m = 0; m < M; ++m) values.of[m] = V{} + columns.values[m * columns.stride];

@@ -61,11 +61,13 @@ nb::object new_active(const Shape& s, bool wanted) {
 }
 
 // These four return None where the kernel's arithmetic is not wide enough (batch_norm.hpp).
-nb::object train(nb::handle x, nb::handle gamma, nb::handle beta, nb::handle running_mean, nb::handle running_var,
-                nb::handle residual, nb::handle out, double decay, double eps, int correction, bool relu) {
-    return for_storage(x, [&](auto storage) {
+nb::object train(const nb::tuple& args) {
+    return for_storage(args[0], [&](auto storage) {
         using S = decltype(storage);
         using A = Wide<S>;
+        const auto [x, gamma, beta, running_mean, running_var, decay, eps, correction, mask, residual, activation,
+                    out] = fields<12>(args);
+        const bool relu = !activation.is_none();
         const Shape s = shape_of(x);
         const index size = size_of(s), channels = s.groups * s.channels;
         const nb::object y = out_or_new(out, x), active = new_active(s, relu && !residual.is_none());
@@ -82,9 +84,9 @@ nb::object train(nb::handle x, nb::handle gamma, nb::handle beta, nb::handle run
                             new_statistics(s, mean),
                             new_statistics(s, m2),
                             new_statistics(s, rstd),
-                            decay,
-                            eps,
-                            correction,
+                            nb::cast<double>(decay),
+                            nb::cast<double>(eps),
+                            nb::cast<int>(correction),
                             relu};
         bool served = false;
         without_gil([&] { served = kernels<S>().train(call); });
@@ -104,11 +106,12 @@ void widen(const char* name, nb::handle from, double* to, index count) {
     }
 }
 
-nb::object inference(nb::handle x, nb::handle gamma, nb::handle beta, nb::handle mean, nb::handle var,
-                    nb::handle residual, nb::handle out, double eps, bool relu) {
-    return for_storage(x, [&](auto storage) {
+nb::object inference(const nb::tuple& args) {
+    return for_storage(args[0], [&](auto storage) {
         using S = decltype(storage);
         using A = Wide<S>;
+        const auto [x, gamma, beta, mean, var, eps, residual, activation, out] = fields<9>(args);
+        const bool relu = !activation.is_none();
         const Shape s = shape_of(x);
         const index size = size_of(s), channels = s.groups * s.channels;
         const nb::object y = out_or_new(out, x), active = new_active(s, relu && !residual.is_none());
@@ -116,7 +119,8 @@ nb::object inference(nb::handle x, nb::handle gamma, nb::handle beta, nb::handle
         double *means = statistics.data(), *rstds = means + channels;
         widen("mean", mean, means, channels);
         widen("var", var, rstds, channels);
-        for (index c = 0; c < channels; ++c) rstds[c] = 1 / std::sqrt(rstds[c] + eps);
+        const double added = nb::cast<double>(eps);
+        for (index c = 0; c < channels; ++c) rstds[c] = 1 / std::sqrt(rstds[c] + added);
         const Inference<S> call{s,
                                 elements<S>("x", x, size),
                                 elements_or_null<S>("residual", residual, size),
@@ -134,9 +138,10 @@ nb::object inference(nb::handle x, nb::handle gamma, nb::handle beta, nb::handle
     });
 }
 
-nb::object moments(nb::handle x) {
-    return for_storage(x, [&](auto storage) {
+nb::object moments(const nb::tuple& args) {
+    return for_storage(args[0], [&](auto storage) {
         using S = decltype(storage);
+        const auto [x, mask] = fields<2>(args);
         const Shape s = shape_of(x);
         nb::object mean, m2;
         const MomentsOf<S> call{s, elements<S>("x", x, size_of(s)), new_statistics(s, mean), new_statistics(s, m2),
@@ -164,12 +169,12 @@ Backward<S> backward_call(const Shape& s, nb::handle dy, nb::handle x, nb::handl
     return call;
 }
 
-nb::object gradient_sums(nb::handle dy, nb::handle x, nb::handle gamma, nb::handle beta, nb::handle mean,
-                        nb::handle rstd, nb::handle active, bool relu) {
-    return for_storage(x, [&](auto storage) {
+nb::object gradient_sums(const nb::tuple& args) {
+    return for_storage(args[1], [&](auto storage) {
         using S = decltype(storage);
+        const auto [dy, x, gamma, beta, mean, rstd, mask, activation, active] = fields<9>(args);
         const Shape s = shape_of(x);
-        Backward<S> call = backward_call<S>(s, dy, x, gamma, beta, mean, rstd, active, relu);
+        Backward<S> call = backward_call<S>(s, dy, x, gamma, beta, mean, rstd, active, !activation.is_none());
         nb::object dbeta, dgamma;
         call.dbeta = new_statistics(s, dbeta);
         call.dgamma = new_statistics(s, dgamma);
@@ -193,24 +198,27 @@ template <typename A> nb::object narrowed(const Shape& s, const double* values) 
     return array;
 }
 
-nb::object backward(nb::handle dy, nb::handle x, nb::handle gamma, nb::handle beta, nb::handle mean, nb::handle rstd,
-                   nb::handle active, nb::handle count, nb::handle sum_dy, nb::handle sum_dy_x_hat, nb::handle out,
-                   bool train, bool relu, bool residual) {
-    return for_storage(x, [&](auto storage) {
+nb::object backward(const nb::tuple& args) {
+    return for_storage(args[1], [&](auto storage) {
         using S = decltype(storage);
+        const auto [dy, x, gamma, beta, mean, rstd, train, count, sums_of_all, mask, activation, active, residual,
+                    out] = fields<14>(args);
         const Shape s = shape_of(x);
         const index size = size_of(s), channels = s.groups * s.channels;
-        Backward<S> call = backward_call<S>(s, dy, x, gamma, beta, mean, rstd, active, relu);
-        const nb::object dx = out_or_new(out, x), dresidual = residual ? out_or_new(nb::none(), x) : nb::none();
+        Backward<S> call = backward_call<S>(s, dy, x, gamma, beta, mean, rstd, active, !activation.is_none());
+        const nb::object dx = out_or_new(out, x);
+        const nb::object dresidual = nb::cast<bool>(residual) ? out_or_new(nb::none(), x) : nb::none();
         std::vector<double> sums(2 * static_cast<std::size_t>(channels));
-        call.count = elements_or_null<double>("count", count, channels);
-        call.sum_dy = elements_or_null<double>("sums", sum_dy, channels);
-        call.sum_dy_x_hat = elements_or_null<double>("sums", sum_dy_x_hat, channels);
+        if (!sums_of_all.is_none()) {  // else the kernel counts and adds up by itself
+            call.count = elements<double>("count", count, channels);
+            call.sum_dy = elements<double>("sums", sums_of_all[0], channels);
+            call.sum_dy_x_hat = elements<double>("sums", sums_of_all[1], channels);
+        }
         call.dx = written<S>("out", dx, size);
         call.dresidual = elements_or_null<S>("dresidual", dresidual, size);
         call.dbeta = sums.data();
         call.dgamma = sums.data() + channels;
-        call.train = train;
+        call.train = nb::cast<bool>(train);
         bool served = false;
         without_gil([&] { served = kernels<S>().backward(call); });
         if (!served) return nb::object(nb::none());
@@ -271,23 +279,15 @@ NB_MODULE(_kernels, m) {
     using nb::arg;
     m.def("plain_views", &plain_views, arg("x"), arg("others"), arg("parameters"), arg("copies"), arg("view_shape"),
           arg("parameter_shape"));
-    const auto optional = [](const char* name) { return nb::arg(name).none(); };
-    m.def("train", &train, arg("x"), optional("gamma"), optional("beta"), optional("running_mean"),
-          optional("running_var"), optional("residual"), optional("out"), arg("decay"), arg("eps"), arg("correction"),
-          arg("relu"));
-    m.def("inference", &inference, arg("x"), optional("gamma"), optional("beta"), arg("mean"), arg("var"),
-          optional("residual"), optional("out"), arg("eps"), arg("relu"));
-    m.def("moments", &moments, arg("x"));
-    m.def("gradient_sums", &gradient_sums, arg("dy"), arg("x"), optional("gamma"), optional("beta"), arg("mean"),
-          arg("rstd"), optional("active"), arg("relu"));
-    m.def("backward", &backward, arg("dy"), arg("x"), optional("gamma"), optional("beta"), arg("mean"), arg("rstd"),
-          optional("active"), optional("count"), optional("sum_dy"), optional("sum_dy_x_hat"), optional("out"),
-          arg("train"), arg("relu"), arg("residual"));
+    m.def("train", &train, arg("args"));
+    m.def("inference", &inference, arg("args"));
+    m.def("moments", &moments, arg("args"));
+    m.def("gradient_sums", &gradient_sums, arg("args"));
+    m.def("backward", &backward, arg("args"));
     m.def("walked_rows", &walked_rows, arg("shape"));
-    m.def("softmax_cross_entropy", &cross_entropy, arg("logits"), optional("labels"), optional("weights"),
+    m.def("softmax_cross_entropy", &cross_entropy, arg("logits"), arg("labels").none(), arg("weights").none(),
           arg("shared"));
-    m.def("optimizer_step", &optimizer_step, arg("rule"), arg("p"), arg("g"), arg("memory"), arg("lr"), arg("decays"),
-          arg("eps"), arg("weight_decay"), arg("step"));
+    m.def("optimizer_step", &optimizer_step, arg("args"));
     m.def("sparse_product", &sparse_product, arg("a"), arg("b"));
 }
 

@@ -1,4 +1,4 @@
-// The channels of a batch norm on the CPU: from sums to moments, and from moments to the lines of the elements.
+// The channels of a batch norm on the CPU: from sums to moments, and from moments to coefficients.
 #pragma once
 
 #include "channel.cuh"
@@ -12,7 +12,7 @@ inline double count_of(const Shape& s) { return static_cast<double>(s.rows) * st
 
 inline index channels_of(const Shape& s) { return s.groups * s.channels; }
 
-// Whether A is wide enough for all channels. First a loop without branches, which nearly every call ends with.
+// Whether A is wide enough for all channels. The first loop has no branches, and nearly always suffices.
 template <typename A> bool fits_all(index count, const double* rstd, const A* gamma) {
     using R = Range<A>;
     int doubtful = 0;
@@ -32,8 +32,8 @@ template <typename S> const S* first_element(const Shape& s, const S* x, index c
     return x + channel / s.channels * s.rows * s.channels * s.inner + channel % s.channels * s.inner;
 }
 
-// Sets the moments of one channel by two passes in double, and a second look at the mean: slow, for what the shifted
-// sums cannot do. Doubles whose squares a double does not hold are multiplied by a power of two before.
+// Sets the moments of one channel by two passes in double and a correction of the mean: slow, for channels that the
+// shifted sums cannot serve. Doubles whose squares a double does not hold are first multiplied by a power of two.
 template <typename S> void set_exact_moments(const MomentsOf<S>& call, index channel) {
     const Shape& s = call.shape;
     const auto for_each = [&](auto use) {
@@ -63,7 +63,7 @@ template <typename S> void set_exact_moments(const MomentsOf<S>& call, index cha
     if (call.rstd) call.rstd[channel] = rstd_of(m2, n, call.eps * by * by) * by;
 }
 
-// Sets the values that y is made of.
+// Sets the coefficients of y.
 template <typename A>
 void set_affine(Lines<A>& lines, index channel, index count, const double* mean, const double* rstd, const A* gamma,
                 const A* beta) {
@@ -86,13 +86,13 @@ template <typename S> struct MomentsChannels {
     MomentsChannels(const MomentsOf<S>& moments, int values)
         : call(moments), lines(values, channels_of(moments.shape)) {}
 
-    // k: the mean of a few elements that are spread over the channel.
+    // Sets k to the mean of `samples` elements spread over the channel.
     void begin(index channel, index count) {
         const Shape& s = call.shape;
         A* k = lines.of(K) + channel;
         const S* start = first_element(s, call.x, channel);
         for (index c = 0; c < count; ++c) k[c] = 0;
-        const auto add = [&](auto inner) {  // the compiler makes vectors where it is the constant 1
+        const auto add = [&](auto inner) {  // with the constant 1 the compiler vectorizes the loop
             for (index i = 0; i < samples; ++i) {
                 const S* at = start + sample_row(i, s.rows) * s.channels * inner + sample_row<index>(i, inner);
                 for (index c = 0; c < count; ++c) k[c] += wide(at[c * inner]) * (A{1} / samples);
@@ -122,7 +122,7 @@ template <typename S> struct MomentsChannels {
     }
 };
 
-// x - k and its square.
+// The terms x - k and (x - k)².
 template <typename S> struct MomentsTerms {
     using Storage = S;
     static constexpr int values = 1;

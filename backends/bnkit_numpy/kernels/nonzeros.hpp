@@ -1,4 +1,4 @@
-// What is not 0 in a piece of a matrix, listed row by row.
+// Lists the nonzero elements of a submatrix, row by row.
 #pragma once
 
 #include "simd.hpp"
@@ -6,8 +6,8 @@
 namespace bnkit {
 namespace BNKIT_LEVEL {
 
-// A matrix in memory, with so many elements from one row to the next.
-template <typename A> struct Piece {
+// A submatrix in memory; `step` elements lie between the starts of two rows.
+template <typename A> struct Submatrix {
     const A* first;
     index rows, columns, step;
 };
@@ -15,8 +15,8 @@ template <typename A> struct Piece {
 #if defined(__GNUC__) && defined(__AVX512F__) && defined(__AVX512VL__)
 #define BNKIT_COMPRESSES
 
-// Writes the lanes of v that are not 0, and first + their numbers, one after the other, and then whatever fills a
-// vector; returns how many they are.
+// Writes the nonzero lanes of v, and first + their lane numbers, each as a vector whose rest is arbitrary; returns
+// their number.
 inline int put_nonzeros(Vector<float> v, int first, float* values, int* places) {
     const auto which = _mm512_cmp_ps_mask(bit_cast<__m512>(v), __m512{}, _CMP_NEQ_UQ);
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -36,7 +36,7 @@ inline int put_nonzeros(Vector<double> v, int first, double* values, int* places
 #elif defined(__GNUC__) && defined(__AVX2__)
 #define BNKIT_COMPRESSES
 
-// For each set of 8 lanes their numbers, a byte each, in ascending order.
+// The lane numbers of each subset of 8 lanes, one byte each, in ascending order.
 struct LaneLists {
     std::uint64_t of[256];
     constexpr LaneLists() : of() {
@@ -54,8 +54,8 @@ inline __m256i lanes_in(unsigned set) {
 }
 
 inline int put_nonzeros(Vector<float> v, int first, float* values, int* places) {
-    const auto found = _mm256_cmp_ps(bit_cast<__m256>(v), __m256{}, _CMP_NEQ_UQ);
-    const auto set = static_cast<unsigned>(_mm256_movemask_ps(found));
+    const auto nonzero = _mm256_cmp_ps(bit_cast<__m256>(v), __m256{}, _CMP_NEQ_UQ);
+    const auto set = static_cast<unsigned>(_mm256_movemask_ps(nonzero));
     const __m256i lanes = lanes_in(set);
     _mm256_storeu_ps(values, _mm256_permutevar8x32_ps(bit_cast<__m256>(v), lanes));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(places), _mm256_add_epi32(lanes, _mm256_set1_epi32(first)));
@@ -63,9 +63,9 @@ inline int put_nonzeros(Vector<float> v, int first, float* values, int* places) 
 }
 
 inline int put_nonzeros(Vector<double> v, int first, double* values, int* places) {
-    const auto found = _mm256_cmp_pd(bit_cast<__m256d>(v), __m256d{}, _CMP_NEQ_UQ);
-    const auto halves = static_cast<unsigned>(_mm256_movemask_ps(bit_cast<__m256>(found)));  // each lane's bit twice
-    const auto set = static_cast<unsigned>(_mm256_movemask_pd(found));
+    const auto nonzero = _mm256_cmp_pd(bit_cast<__m256d>(v), __m256d{}, _CMP_NEQ_UQ);
+    const auto halves = static_cast<unsigned>(_mm256_movemask_ps(bit_cast<__m256>(nonzero)));  // two bits for each lane
+    const auto set = static_cast<unsigned>(_mm256_movemask_pd(nonzero));
     const __m256 moved = _mm256_permutevar8x32_ps(bit_cast<__m256>(v), lanes_in(halves));
     const __m128i lanes = _mm256_castsi256_si128(lanes_in(set));
     _mm256_storeu_ps(reinterpret_cast<float*>(values), moved);
@@ -74,28 +74,28 @@ inline int put_nonzeros(Vector<double> v, int first, double* values, int* places
 }
 #endif
 
-// Of row i there are values[k] in column places[k], for k from starts[i] to below starts[i + 1].
+// Row i has the value values[k] in column places[k], for starts[i] <= k < starts[i + 1].
 template <typename A> class Nonzeros {
   public:
-    // For pieces of so many rows and, all in all, elements.
+    // For submatrices of at most this many rows and elements.
     Nonzeros(index rows, index elements) : starts_(rows + 2), places_(elements), values_(elements) {}
 
     const int* starts() const { return starts_.data(); }
     const int* places() const { return places_.data(); }
     const A* values() const { return values_.data(); }
 
-    void list(const Piece<A>& piece) {
+    void list(const Submatrix<A>& a) {
         int k = 0;
-        for (index i = 0; i < piece.rows; ++i) {
+        for (index i = 0; i < a.rows; ++i) {
             starts_.data()[i] = k;
-            k = add_row(piece.first + i * piece.step, static_cast<int>(piece.columns), k);
+            k = add_row(a.first + i * a.step, static_cast<int>(a.columns), k);
         }
-        starts_.data()[piece.rows] = k;
+        starts_.data()[a.rows] = k;
     }
 
-    // What `other` lists of `others_rows`, row by row of the transposed matrix, which has `rows`.
+    // The transpose of `other`, which lists `others_rows` rows; the transpose has `rows`.
     void list_transposed(const Nonzeros& other, index others_rows, index rows) {
-        int* const next = starts_.data() + 1;  // of row i, where its next element goes: at last the start of row i + 1
+        int* const next = starts_.data() + 1;  // the place of row i's next element; at the end, the start of row i + 1
         const int* const from = other.starts();
         for (index i = -1; i <= rows; ++i) next[i] = 0;
         for (int k = 0; k < from[others_rows]; ++k) ++next[other.places()[k] + 1];
@@ -110,8 +110,8 @@ template <typename A> class Nonzeros {
     }
 
   private:
-    // Writes an element in any case and keeps it if it is not 0, for want of a branch that could be guessed wrong.
-    // There is room for all elements, and so for a whole vector of them.
+    // Writes every element, but advances only past nonzero ones: a branch would be mispredicted. There is room for all
+    // elements, and so for a whole vector.
     int add_row(const A* row, int columns, int k) {
         int i = 0;
 #if defined(BNKIT_COMPRESSES)

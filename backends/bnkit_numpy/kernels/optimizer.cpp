@@ -1,9 +1,9 @@
-// One pass over parameters, gradient and what the rule remembers: it reads each once, and writes all but the gradient
-// in place. A task has a range of the flat arrays.
+// The optimizer step. A task has a range of the flat arrays. It reads parameters, gradient and state once, and writes
+// all but the gradient in place.
 //
-// The file is compiled without contraction into fused operations, so each is rounded by itself (rule.cuh), and an
-// element's bits depend neither on the level nor on the threads nor on its place in the array. The loops are plain: the
-// compiler makes vectors of them, square roots included.
+// The file is compiled without fused operations, so each operation is rounded separately (rule.cuh), and the bits of an
+// element do not depend on the level, the threads or its place in the array. The compiler vectorizes the plain loops,
+// also the square roots.
 
 #include "optimizer.hpp"
 
@@ -26,17 +26,17 @@ template <typename A> Factors<A> factors_of(const OptimizerStep<A>& call) {
     return f;
 }
 
-// Moves n elements of one entry. The arrays do not overlap; those that the rule does not have are null.
+// Updates n elements of one entry. The arrays do not overlap. Those that the rule lacks are null.
 template <Rule rule, typename A>
 void move(A* __restrict p, const A* __restrict g, A* __restrict first, A* __restrict second, index n, A lr, A keep,
           const Factors<A> f) {
     constexpr int memories = memories_of(rule);
     for (index i = 0; i < n; ++i) {
-        A own = p[i] * keep, one{}, two{};
+        A param = p[i] * keep, one{}, two{};
         if constexpr (memories > 0) one = first[i];
         if constexpr (memories > 1) two = second[i];
-        step<rule>(own, g[i], one, two, lr, f);
-        p[i] = own;
+        step<rule>(param, g[i], one, two, lr, f);
+        p[i] = param;
         if constexpr (memories > 0) first[i] = one;
         if constexpr (memories > 1) second[i] = two;
     }
@@ -57,9 +57,7 @@ template <Rule rule, typename A> void run(const OptimizerStep<A>& call) {
             move<rule>(call.p + i, call.g + i, from(call.first, i), from(call.second, i), next - i, lr, keep, factors);
         }
     };
-    using Work = decltype(work);
-    const auto do_part = [](const void* context, index part) { (*static_cast<const Work*>(context))(part); };
-    parallel_for((size + each - 1) / each, false, do_part, &work);
+    in_parallel((size + each - 1) / each, work);
 }
 
 template <typename A> void choose(Rule rule, const OptimizerStep<A>& call) {

@@ -1,4 +1,4 @@
-// The step of an optimizer over arrays of one shape, C contiguous.
+// An optimizer step over C-contiguous arrays of one shape.
 #pragma once
 
 #include <cstddef>
@@ -9,20 +9,20 @@ namespace bnkit {
 
 using index = std::ptrdiff_t;
 
-// How many decays weigh what a rule remembers.
+// The number of a rule's decays.
 static constexpr int decays_of(Rule rule) { return rule == Rule::adagrad ? 0 : memories_of(rule); }
 
 template <typename A> struct OptimizerStep {
-    index entries, length;  // how many have a learning rate of their own, and the elements of each
+    index entries, length;  // the entries that have one learning rate each, and the elements of an entry
     A* p;
     const A* g;
-    A *first, *second;        // what the rule remembers
-    const A* rates;           // of the entries; null where `lr` is that of all
+    A *first, *second;                     // the rule's state
+    const A* rates;                        // one for each entry; if null, `lr` holds for all
     double lr, decays[2], corrections[2];  // corrections: 1 - decay^step
     double eps, weight_decay;
 };
 
-// The steps as compiled for one SIMD level.
+// The steps, compiled for one SIMD level.
 struct Optimizers {
     void (*f32)(Rule, const OptimizerStep<float>&);
     void (*f64)(Rule, const OptimizerStep<double>&);

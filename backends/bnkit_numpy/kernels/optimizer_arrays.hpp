@@ -1,4 +1,4 @@
-// An optimizer's step on NumPy arrays, if one look tells that the kernel can take them.
+// An optimizer step on NumPy arrays, if the kernel supports them.
 #pragma once
 
 #include <cmath>
@@ -23,13 +23,13 @@ inline const Rule* rule_named(const char* name) {
     return nullptr;
 }
 
-// Whether the first and the second share memory; both are contiguous.
+// Whether two contiguous arrays share memory.
 inline bool meet(PyArrayObject* a, PyArrayObject* b) {
     const char *from = PyArray_BYTES(a), *other = PyArray_BYTES(b);
     return from < other + PyArray_NBYTES(b) && other < from + PyArray_NBYTES(a);
 }
 
-// The arrays of a step: p, g, the memories, and the rates where there are any.
+// The arrays of a step: p, g, the state arrays, and the rates if there are any.
 template <typename A> class StepArrays {
   public:
     StepArrays(nb::handle p, nb::handle g, const std::vector<nb::object>& memory, nb::handle rates) {
@@ -44,7 +44,7 @@ template <typename A> class StepArrays {
                 PyArray_DIM(all_.back(), 0) == PyArray_DIM(all_[0], 0);
     }
 
-    // All are C contiguous, aligned, of one type, apart from each other, and writeable where they will be written.
+    // Whether all are C contiguous, aligned, of one type, without overlap, and writeable if they will be written.
     bool good() const {
         for (std::size_t i = 0; good_ && i < all_.size(); ++i) {
             for (std::size_t j = 0; j < i; ++j) {
@@ -72,7 +72,7 @@ template <typename A> class StepArrays {
     bool good_ = true, rates_ = false;
 };
 
-// `call` with these arrays; false, with nothing written, where the step is the reference's to do or to refuse.
+// Sets the arrays of `call`; returns false if the reference must do or refuse the step.
 template <typename A>
 bool fill(OptimizerStep<A>& call, Rule rule, const StepArrays<A>& arrays, std::size_t memories) {
     if (static_cast<int>(memories) != memories_of(rule) || !arrays.good() || arrays.size() == 0) return false;
@@ -86,10 +86,14 @@ bool fill(OptimizerStep<A>& call, Rule rule, const StepArrays<A>& arrays, std::s
     return true;
 }
 
-// Whether the step was done; else nothing was written, and it is the reference's to do or to refuse.
-inline bool optimizer_step(const char* name, nb::handle p, nb::handle g, const std::vector<nb::object>& memory,
-                           nb::handle lr, const std::vector<double>& decays, double eps, double weight_decay,
-                           double step) {
+// Whether the kernel did the step. If not, nothing was written, and the reference does the step or refuses it.
+inline bool optimizer_step(const nb::tuple& args) {
+    const auto of = fields<9>(args);  // rule, p, g, memory, lr, decays, eps, weight_decay, step
+    const auto name = nb::cast<const char*>(of[0]);
+    const nb::handle p = of[1], g = of[2], lr = of[4];
+    const auto memory = nb::cast<std::vector<nb::object>>(of[3]);
+    const auto decays = nb::cast<std::vector<double>>(of[5]);
+    const auto eps = nb::cast<double>(of[6]), weight_decay = nb::cast<double>(of[7]), step = nb::cast<double>(of[8]);
     const Rule* const rule = rule_named(name);
     if (rule == nullptr || static_cast<int>(decays.size()) != decays_of(*rule) || !PyArray_Check(p.ptr())) return false;
     const bool shared = PyFloat_Check(lr.ptr());

@@ -1,5 +1,5 @@
-// Tried and dropped: sums of the next channel while the results of this one are written (memory reads and writes at
-// once, but slower than one after the other), narrow blocks of columns of tall matrices.
+// Tried and dropped: to add up the next channel while the results of this one are written, which was slower than one
+// after the other; narrow blocks of columns for tall matrices.
 
 #include "plan.hpp"
 
@@ -14,27 +14,27 @@ constexpr index kib = 1 << 10, mib = 1 << 20;
 constexpr index one_thread = 32 * kib;     // a tensor up to this size is faster on one thread
 constexpr index least_part = 32 * kib;
 constexpr index cached_channel = 1 * mib;  // fits into a thread's share of the last-level cache
-constexpr index cached_block = 64 * kib;   // the same of a block of columns, for the second-level cache
+constexpr index cached_block = 64 * kib;   // a block of columns that fits into the second-level cache
 constexpr index short_run = 512;
 constexpr index narrow_row = 64;
 constexpr index whole_vectors = 16;        // a row of a multiple of this is whole vectors at every level
 
 // Counts.
 constexpr index most_parts = 64;
-constexpr index few_channels = 32;         // fewer leave a thread idle
-constexpr index few_blocks = 4;
-constexpr index few_rows = 256;            // a matrix of so few rows is walked by blocks of columns
-constexpr index spread_rows = 16;          // short runs are walked together from this many rows on
-constexpr index elements_to_sum = 128;     // of a column, for each sum that a part has for it
-constexpr index many_columns = 1024;       // a share of the sums to finish
+constexpr index least_channels = 32;       // fewer leave a thread idle
+constexpr index least_blocks = 4;
+constexpr index most_block_rows = 256;     // up to this many rows a matrix is divided into blocks of columns
+constexpr index spread_rows = 16;          // from this many rows on, the short runs of all channels form one row
+constexpr index elements_to_sum = 128;     // the least elements of a column for each partial sum
+constexpr index many_columns = 1024;       // the columns whose sums one task finishes
 
-// Bytes. What the results and their sources may take and still be expected in the last-level cache. More would pay where
-// that cache is larger, but most machines have 32 MiB for a few cores, of which others soon take a quarter.
+// Bytes. Results and their inputs up to this size are expected in the last-level cache. A larger limit would suit
+// larger caches, but most machines have 32 MiB for several cores, and other processes soon take a quarter.
 constexpr index last_level_cache = 24 * mib;
 constexpr index cache_line = 64, streamed_store = 16;
 
-constexpr index one_thread_steps = 32 * kib, optimizer_piece = 16 * kib;
-constexpr index one_thread_logits = 2 * kib, softmax_pieces = 64;
+constexpr index one_thread_steps = 32 * kib, optimizer_range = 16 * kib;
+constexpr index one_thread_logits = 2 * kib, most_softmax_tasks = 64;
 constexpr index most_product_rows = 256;   // of a task
 constexpr index least_product_rows = 16;   // each task packs the second factor for itself
 constexpr index least_product = 1 * mib;   // multiplications
@@ -47,10 +47,10 @@ index unit_width(const Plan& plan, index itemsize) {
     const Shape& shape = plan.shape;
     const Rows& rows = plan.rows;
     if (rows.runs) return 1;
-    const bool tall = rows.count > few_rows && rows.spread == 1;
+    const bool tall = rows.count > most_block_rows && rows.spread == 1;
     if (shape.groups * plan.elements <= one_thread || tall || rows.fold > 1) return plan.columns;
     index step = 64;
-    if (rows.spread > 1) {  // channels whose columns begin and end with a cache line
+    if (rows.spread > 1) {  // whole cache lines of columns, of whole channels
         index channels = cache_line / itemsize;
         for (index spread = rows.spread; channels > 1 && spread % 2 == 0; spread /= 2) channels /= 2;
         step = channels * rows.spread;
@@ -58,7 +58,7 @@ index unit_width(const Plan& plan, index itemsize) {
     const index fitting = cached_block / std::max<index>(rows.count, 1) / step * step;
     const index eighth = divided_up(plan.columns * std::min<index>(shape.groups, 8) / 8, step) * step;
     const index width = std::max(std::min(fitting, eighth), step);
-    const bool few = shape.groups * plan.columns < few_blocks * width;
+    const bool few = shape.groups * plan.columns < least_blocks * width;
     return few && rows.spread > 1 ? plan.columns : width;
 }
 
@@ -67,7 +67,7 @@ index parts_of_unit(const Plan& plan) {
     const Rows& rows = plan.rows;
     const index elements = rows.count * (rows.runs ? rows.width : plan.width);
     if (shape.groups * plan.elements <= one_thread) return 1;
-    if (rows.runs && elements <= cached_channel && shape.groups * shape.channels >= few_channels) return 1;
+    if (rows.runs && elements <= cached_channel && shape.groups * shape.channels >= least_channels) return 1;
     if (!rows.runs && plan.width < plan.columns) return 1;
     const index most = rows.runs ? rows.count : rows.count * rows.spread / elements_to_sum;
     return std::max<index>(std::min({elements / least_part, most, most_parts}), 1);
@@ -98,8 +98,8 @@ Plan plan_of(const Pass& pass) {
     const Shape& shape = pass.shape;
     Plan plan{};
     plan.shape = shape;
-    // Without sums, runs are read as they lie in memory, however short; but bits are laid out as in training, for the
-    // backward.
+    // Without sums, runs are read in the order of memory, however short. But the layout of the bits is that of
+    // training, for the backward.
     plan.rows = !pass.sums && !pass.bits && shape.inner > 1 ? runs_of(shape) : rows_of(shape);
     plan.elements = shape.rows * shape.channels * shape.inner;
     plan.columns = plan.rows.runs ? shape.channels : plan.rows.width;
@@ -124,10 +124,10 @@ Plan plan_of(const Pass& pass) {
     return plan;
 }
 
-index optimizer_task(index size) { return size <= one_thread_steps ? size : optimizer_piece; }
+index optimizer_task(index size) { return size <= one_thread_steps ? size : optimizer_range; }
 
 index softmax_tasks(index rows, index classes) {
-    return rows * classes <= one_thread_logits ? 1 : std::min(rows, softmax_pieces);
+    return rows * classes <= one_thread_logits ? 1 : std::min(rows, most_softmax_tasks);
 }
 
 ProductPlan plan_of_product(index replicas, bool shared, index rows, index threads) {

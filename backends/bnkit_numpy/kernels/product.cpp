@@ -1,11 +1,11 @@
-// What is not 0 in a piece of `a` is listed, for one row of y after the other; then each row is summed up in registers,
-// over rows of b that lie packed in the cache. A row of y is one task's alone and takes its terms in their order, so
-// its bits depend neither on the threads nor on the rows beside it.
+// Products that skip the zeros of `a`. A task lists the nonzero elements of a block of `a`, and adds up each row of y
+// in registers, over rows of b that it has packed into the cache. One task computes a row of y, with its terms in
+// order, so the bits do not depend on the threads or on other rows.
 //
-// A task has at most 256 rows of y and some replicas. It reads its rows of `a` once, or once a replica where each has
-// its own; it reads b once, and packs it; y it writes once, and reads and writes again for each 128 columns of `a`
-// after the first. Its predecessor is BLAS's product, which multiplies by the zeros too and took 1.5 to 3.2 times as
-// long on the first layer of a network for MNIST, on one core (bench/test_products.py; bench/results/NOTES.md).
+// A task has at most 256 rows of y and some replicas. It reads its rows of `a` once, or once for each replica with
+// another a. It reads b once and packs it. It writes y once, and reads and writes it again for each further 128 columns
+// of `a`. The predecessor is BLAS's product, which also multiplies the zeros: on one core it took 1.5 to 3.2 times as
+// long in the first layer of a network for MNIST (bench/test_products.py; bench/results/NOTES.md).
 
 #include "product.hpp"
 
@@ -17,15 +17,15 @@ namespace bnkit {
 namespace BNKIT_LEVEL {
 namespace {
 
-constexpr double sparse = 0.35;     // the share of `a` that may be other than 0: at 0.4 some shapes gained nothing
-constexpr index looked_at = 16;     // rows of a's memory that are looked at for it
+constexpr double sparse = 0.35;     // the largest share of nonzeros in `a`: at 0.4 some shapes gained nothing
+constexpr index looked_at = 16;     // rows of `a` that are sampled for this share
 constexpr index depth = 128;        // rows of b that are packed together
 constexpr int most_vectors = 14;    // sums that stay in registers
 
 template <typename A> constexpr index lanes_of() { return lanes<Vector<A>>(); }
 
-// Copies a piece, its columns no fewer than a vector's, to aligned rows; whether all of it was finite.
-template <typename A> bool pack(const Piece<A>& from, A* to, index step) {
+// Copies a submatrix, at least one vector wide, to aligned rows; returns whether it is finite.
+template <typename A> bool pack(const Submatrix<A>& from, A* to, index step) {
     using V = Vector<A>;
     constexpr index width = lanes_of<A>();
     V wrong{};  // 0, or NaN
@@ -45,8 +45,8 @@ template <typename A> bool pack(const Piece<A>& from, A* to, index step) {
     return finite;
 }
 
-// Row i of y, n columns, plus what the listed elements of row i of `a` are times the rows of b; or that alone. The last
-// of the N vectors ends with the row, and has a part of its columns in common with the one before.
+// Adds the products of row i of `a` with the rows of b to the n columns of row i of y, or sets y to them (`alone`). The
+// last of the N vectors ends with the row, and may overlap its predecessor.
 template <int N, typename A>
 void add_rows(const Nonzeros<A>& a, index rows, const A* b, index step, A* y, index y_step, index n, bool alone) {
     using V = Vector<A>;
@@ -74,7 +74,7 @@ template <int N, typename... Arguments> void add_rows_by(index vectors, const Ar
     add_rows<N>(arguments...);
 }
 
-// A part of the rows of y, of some of the replicas.
+// A range of rows of y, for a range of replicas.
 template <typename A> class Task {
   public:
     Task(const Product<A>& call, index rows)
@@ -82,8 +82,8 @@ template <typename A> class Task {
           depth_(smaller(depth, call.inner)), of_memory_(call.transposed ? depth_ : rows, rows * depth_),
           of_a_(rows, call.transposed ? rows * depth_ : 0), packed_(depth_ * step_ + lanes_of<A>()) {}
 
-    // Rows `first` to below `stop` of the replicas `from` to below `to`, as far as good[replica * goods] is true; it is
-    // false afterwards where b is not finite.
+    // Computes rows [first, stop) of the replicas [from, to) for which good[replica * goods] is true, and sets it to
+    // false if b is not finite.
     void operator()(index first, index stop, index from, index to, bool* good, index goods) {
         for (index group = from; group < (call_.shared ? from + 1 : to); ++group) {
             const index end = call_.shared ? to : group + 1;
@@ -103,7 +103,7 @@ template <typename A> class Task {
   private:
     static constexpr index widest = most_vectors * lanes_of<A>();
 
-    // Whole vectors, and so the rows are aligned as the first is.
+    // Whole vectors, so that all rows are aligned like the first.
     static index packed_step(index columns, index tiles) {
         const index width = lanes_of<A>();
         return ((columns + tiles - 1) / tiles + width - 1) / width * width;
@@ -144,20 +144,20 @@ template <typename A> class Task {
     Scratch<A> packed_;
 };
 
-// By rows of memory that are spread over it.
+// Whether `a` is sparse, by a sample of its rows.
 template <typename A> bool is_sparse(const A* a, index rows, index columns) {
     const index looks = smaller(rows, looked_at);
     index others = 0;
     for (index i = 0; i < looks; ++i) {
         const A* const row = a + i * rows / looks * columns;
-        int found = 0;
-        for (index j = 0; j < columns; ++j) found += row[j] != 0;
-        others += found;
+        int nonzeros = 0;
+        for (index j = 0; j < columns; ++j) nonzeros += row[j] != 0;
+        others += nonzeros;
     }
     return static_cast<double>(others) <= sparse * static_cast<double>(looks * columns);
 }
 
-// Each replica is decided on by itself: its bits are the same whichever others there are.
+// The decision is made for each replica separately, so that its bits do not depend on other replicas.
 template <typename A> void product(const Product<A>& call) {
     bool any = false;
     for (index r = 0; r < call.replicas; ++r) {
@@ -167,19 +167,17 @@ template <typename A> void product(const Product<A>& call) {
         any |= call.done[r];
     }
     if (!any) return;
-    const auto [groups, pieces] = plan_of_product(call.replicas, call.shared, call.rows, get_threads());
-    Scratch<bool> good(call.replicas * pieces);
-    for (index i = 0; i < call.replicas * pieces; ++i) good.data()[i] = call.done[i / pieces];
-    const auto work = [&, groups = groups, pieces = pieces](index task) {
-        const index piece = task % pieces, group = task / pieces;
-        const index first = piece * call.rows / pieces, stop = (piece + 1) * call.rows / pieces;
+    const auto [groups, ranges] = plan_of_product(call.replicas, call.shared, call.rows, get_threads());
+    Scratch<bool> good(call.replicas * ranges);
+    for (index i = 0; i < call.replicas * ranges; ++i) good.data()[i] = call.done[i / ranges];
+    const auto work = [&, groups = groups, ranges = ranges](index task) {
+        const index range = task % ranges, group = task / ranges;
+        const index first = range * call.rows / ranges, stop = (range + 1) * call.rows / ranges;
         const index from = group * call.replicas / groups, to = (group + 1) * call.replicas / groups;
-        Task<A>(call, stop - first)(first, stop, from, to, good.data() + piece, pieces);
+        Task<A>(call, stop - first)(first, stop, from, to, good.data() + range, ranges);
     };
-    using Work = decltype(work);
-    const auto do_task = [](const void* context, index task) { (*static_cast<const Work*>(context))(task); };
-    parallel_for(groups * pieces, false, do_task, &work);
-    for (index i = 0; i < call.replicas * pieces; ++i) call.done[i / pieces] &= good.data()[i];
+    in_parallel(groups * ranges, work);
+    for (index i = 0; i < call.replicas * ranges; ++i) call.done[i / ranges] &= good.data()[i];
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Products with matrices most of whose elements are 0.
+// Products with sparse matrices.
 #pragma once
 
 #include <cstddef>
@@ -7,19 +7,19 @@ namespace bnkit {
 
 using index = std::ptrdiff_t;
 
-// y = a @ b for each of `replicas`: a is (rows, inner), b (inner, columns) and y (rows, columns), b and y C contiguous.
+// y = a @ b for each of `replicas`. a: (rows, inner); b: (inner, columns) and y: (rows, columns), both C contiguous.
 template <typename A> struct Product {
     index replicas, rows, inner, columns;
     const A* a;
-    bool shared;      // one a for all replicas
-    bool transposed;  // a's columns are contiguous, not its rows
+    bool shared;      // all replicas have the same a
+    bool transposed;  // the columns of a are contiguous, not its rows
     const A* b;
     A* y;
-    bool* done;  // of each replica, whether its y was written
+    bool* done;  // for each replica, whether its y was written
 };
 
-// The products as compiled for one SIMD level. Not done are those where a has too few zeros to gain by, and those where
-// b is not finite all over, since infinity and NaN show in what meets them times 0.
+// The products, compiled for one SIMD level. A replica is not done if a has not enough zeros, or if b holds infinity or
+// NaN, whose product with 0 is NaN.
 struct Products {
     void (*f32)(const Product<float>&);
     void (*f64)(const Product<double>&);

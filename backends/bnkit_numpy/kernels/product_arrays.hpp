@@ -1,4 +1,4 @@
-// A product of NumPy arrays, if one look tells that the kernel can take them.
+// A product of NumPy arrays, if the kernel supports them.
 #pragma once
 
 #include <memory>
@@ -10,8 +10,7 @@
 
 namespace bnkit {
 
-// Whether `a` has the elements of A of one or many matrices that lie densely one after the other, each by rows, or
-// `transposed`.
+// Whether `a` is one dense matrix of A, or several one after the other, by rows or `transposed`.
 template <typename A> bool is_dense(PyArrayObject* a, bool transposed) {
     const int n = PyArray_NDIM(a);
     if (!has_type<A>(a) || !PyArray_ISALIGNED(a) || !PyArray_ISNOTSWAPPED(a) || n < 2 || n > 3) return false;
@@ -21,7 +20,7 @@ template <typename A> bool is_dense(PyArrayObject* a, bool transposed) {
            (n == 2 || steps[0] == item * shape[1] * shape[2]);
 }
 
-// `call` of a and b, but for y; false where the product is NumPy's to do or to refuse.
+// Sets `call` except y; returns false if NumPy must compute or refuse the product.
 template <typename A> bool fill(Product<A>& call, PyArrayObject* a, PyArrayObject* b) {
     const bool transposed = !is_dense<A>(a, false);
     if ((transposed && !is_dense<A>(a, true)) || !is_dense<A>(b, false)) return false;
@@ -39,7 +38,7 @@ template <typename A> bool fill(Product<A>& call, PyArrayObject* a, PyArrayObjec
     return true;
 }
 
-// a @ b and the replicas that are NumPy's to do, or None where all are.
+// a @ b and the replicas that NumPy must compute; None if it must compute all.
 inline nb::object sparse_product(nb::handle a, nb::handle b) {
     if (!PyArray_Check(a.ptr()) || !PyArray_Check(b.ptr())) return nb::none();
     const auto run = [&](auto type, const auto kernel) -> nb::object {

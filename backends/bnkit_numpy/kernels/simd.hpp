@@ -1,8 +1,8 @@
-// Vectors of the compiler's own, as wide as the level that the file is compiled for. A compiler without them computes
-// with scalars, in loops that it may vectorize.
+// The compiler's vector types, as wide as the SIMD level of the file. A compiler without them uses scalars, in loops
+// that it may vectorize.
 //
-// Everything here and in the kernels lies in a namespace of the level, and none of it calls function templates of the
-// standard library: the linker would keep one copy of those for all levels, perhaps one that this machine cannot run.
+// Everything here and in the kernels is in the namespace of its level, and calls no function templates of the standard
+// library: the linker would keep one copy of them for all levels, perhaps one that this machine cannot run.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +17,8 @@
 #include <immintrin.h>
 #endif
 
-// For the work on a vector of elements: left to itself, g++ 12 made calls of it, with every value copied through the
-// stack, which a backward beyond the caches felt.
+// For functions on vectors. Without it, g++ 12 called them and copied every value through the stack, which slowed a
+// backward down even beyond the caches.
 #if defined(__GNUC__)
 #define BNKIT_INLINE __attribute__((always_inline)) inline
 #else
@@ -26,7 +26,7 @@
 #endif
 
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wpsabi"  // how vectors are passed between files: none is
+#pragma GCC diagnostic ignored "-Wpsabi"  // it concerns vectors passed between files, and none is
 #endif
 
 namespace bnkit {
@@ -66,7 +66,7 @@ template <typename V> using Element = typename ElementOf<V>::type;
 
 template <typename V> constexpr int lanes() { return static_cast<int>(sizeof(V) / sizeof(Element<V>)); }
 
-// As many unsigned integers as V has elements, each as wide as those.
+// A vector of unsigned integers with the number and width of V's elements.
 template <typename V> using Bits = VectorN<typename std::conditional<sizeof(Element<V>) == 8, std::uint64_t,
                                                                      std::uint32_t>::type, lanes<V>()>;
 
@@ -98,10 +98,10 @@ template <typename V> inline V load(const BFloat16* p) {
 }
 
 #if defined(__AVX512F__)
-constexpr __mmask16 all_lanes = 0xffff;  // the forms without a mask make g++ warn of a value that is not set
+constexpr __mmask16 all_lanes = 0xffff;  // without a mask g++ warns of an uninitialized value
 #endif
 
-// Source: F. Giesen, "Half to float done quick": the exponent is moved by a product, which normalizes small ones too.
+// Source: F. Giesen, "Half to float done quick": a product moves the exponent, and also normalizes subnormals.
 template <typename V> inline V load(const Half* p) {
 #if defined(__AVX512F__)
     if constexpr (lanes<V>() == 16) return bit_cast<V>(_mm512_maskz_cvtph_ps(all_lanes, load_bits<__m256i>(p)));
@@ -115,7 +115,7 @@ template <typename V> inline V load(const Half* p) {
     return bit_cast<V>((magnitude >= (B{} + 0x0f800000u) ? special : finite) | (half & 0x8000u) << 16);
 }
 
-// To the nearest, ties to even.
+// Rounds to nearest, ties to even.
 template <typename B> inline B bfloat16_bits(B w) {
     const B nearest = (w + 0x7fffu + ((w >> 16) & 1u)) >> 16, quiet_nan = (w >> 16) | 0x40u;
     return (w & 0x7fffffffu) > (B{} + 0x7f800000u) ? quiet_nan : nearest;
@@ -131,7 +131,7 @@ template <typename V, typename B> inline B half_bits(B w) {
     return (magnitude >= (B{} + 0x47800000u) ? nan_or_infinity : finite) | sign;
 }
 
-// v as it is stored in S: a value of as many elements.
+// v converted to the storage type S, with as many elements.
 template <typename S, typename V> inline auto stored(V v) {
     using Narrow = VectorN<std::uint16_t, lanes<V>()>;
     if constexpr (std::is_same<S, Half>::value) {
@@ -157,8 +157,8 @@ template <typename S, typename V> inline void store(S* p, V v) {
     std::memcpy(p, &value, sizeof value);
 }
 
-// Ways to store a result: through the cache, or past it where nobody will read it from there. Streamed takes places of
-// 16-byte alignment, which NumPy's arrays have; a whole vector's would be rare.
+// Stores through the cache, or past it. Streamed needs addresses aligned to 16 bytes, as NumPy's arrays have; alignment
+// to a whole vector would be rare.
 struct Cached {
     template <typename S, typename V> BNKIT_INLINE static void put(S* p, V v) { store(p, v); }
 };
@@ -179,7 +179,7 @@ struct Streamed {
     }
 };
 
-// Begin to bring what lies at p into the second-level cache; p may lie beyond an array.
+// Prefetches p into the second-level cache; p may be past the end of an array.
 inline void prefetch(const void* p) {
 #if defined(__GNUC__)
     __builtin_prefetch(p, 0, 2);
@@ -188,7 +188,7 @@ inline void prefetch(const void* p) {
 #endif
 }
 
-// After streamed stores, before another thread may read what they wrote.
+// To call after streamed stores, before another thread reads them.
 inline void finish_streams() {
 #if defined(__SSE2__)
     _mm_sfence();
@@ -208,7 +208,7 @@ template <typename V> inline V without_first(V v, int count) {
     return lane_numbers<V>() < B{} + static_cast<Element<B>>(count) ? V{} : v;
 }
 
-// Bit i tells whether lane i is above `limit`.
+// Bit i says whether lane i is above `limit`.
 template <typename V> inline unsigned lanes_above(V v, Element<V> limit) {
     using T = Element<V>;
     constexpr bool wide = sizeof(T) == 8;
@@ -238,7 +238,7 @@ template <typename V> inline V where(unsigned bits, V v) {
     return ((B{} + bits) & bit) != B{} ? v : V{};
 }
 
-// The bits of n elements from i on, of a row of them; put in ascending order, from the row's start.
+// Writes the bits of elements [i, i + n) of a row, which must come in ascending order from the row's start.
 inline void put_bits(std::uint8_t* row, index i, int n, unsigned bits) {
     const int shift = static_cast<int>(i % 8);
     std::uint8_t* to = row + i / 8;
@@ -247,7 +247,7 @@ inline void put_bits(std::uint8_t* row, index i, int n, unsigned bits) {
     for (int done = 0; done < shift + n; done += 8, bits >>= 8) *to++ = static_cast<std::uint8_t>(bits);
 }
 
-// As they were put, from any i on.
+// Reads the bits of elements [i, i + n) of a row.
 inline unsigned get_bits(const std::uint8_t* row, index i, int n) {
     const int shift = static_cast<int>(i % 8);
     const std::uint8_t* from = row + i / 8;
@@ -274,7 +274,7 @@ template <typename V> inline void add_lanes(double* sums, V v) {
     }
 }
 
-// The sum of n elements, in double, by vectors V of them.
+// The sum of n elements in double, by vectors V.
 template <typename V> inline double sum(const Element<V>* p, index n) {
     double lane[lanes<V>()] = {}, total = 0;
     index i = 0;
@@ -291,7 +291,7 @@ template <typename V> struct Pair {
 constexpr index smaller(index a, index b) { return a < b ? a : b; }
 constexpr index larger(index a, index b) { return a < b ? b : a; }
 
-// Memory for n values, which are not initialized.
+// Uninitialized memory for n values.
 template <typename T> class Scratch {
   public:
     explicit Scratch(index n) : values_(n > 0 ? new T[static_cast<std::size_t>(n)] : nullptr) {}

@@ -1,5 +1,6 @@
-// A row at a time: its largest logit, the exponentials and their sum, then loss and gradient, all in double. Reads the
-// logits once from memory and writes the gradient. The exponentials are the time it takes, so one level serves all.
+// A task has a range of rows. For each row it computes the largest logit, the exponentials and their sum, then loss and
+// gradient, all in double. It reads the logits once from memory and writes the gradient. The exponentials dominate the
+// time, so there is one version for all SIMD levels.
 
 #include "softmax.hpp"
 
@@ -19,7 +20,7 @@ template <typename S> class RowOp {
   public:
     explicit RowOp(const SoftmaxCrossEntropy<S>& call) : call_(call) {}
 
-    // Writes the gradient of a row of the groups' rows, and returns its loss.
+    // Writes the gradient of a row, counted through all groups, and returns its loss.
     double operator()(index row, double* exponentials) const {
         const index classes = call_.classes, of_target = call_.shared ? row % call_.rows : row;
         const S* z = call_.logits + row * classes;
@@ -58,8 +59,7 @@ template <typename S> void softmax_cross_entropy(const SoftmaxCrossEntropy<S>& c
             losses[r] = rows(r, exponentials.data());
         }
     };
-    using Work = decltype(work);
-    parallel_for(parts, false, [](const void* context, index i) { (*static_cast<const Work*>(context))(i); }, &work);
+    in_parallel(parts, work);
     for (index g = 0; g < call.groups; ++g) {
         double sum = 0;
         for (index r = 0; r < call.rows; ++r) sum += losses[g * call.rows + r];

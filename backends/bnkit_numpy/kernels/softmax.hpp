@@ -7,14 +7,14 @@
 
 namespace bnkit {
 
-// The target is labels or weights, of each group or shared by all; a label that is no class weighs nothing.
+// The target is labels or weights, for each group or `shared` by all. A label that is no class has weight 0.
 template <typename S> struct SoftmaxCrossEntropy {
     index groups, rows, classes;
     const S* logits;
     const std::int64_t* labels;
     const Wide<S>* weights;
     bool shared;
-    double* loss;  // the mean over the rows of each group
+    double* loss;  // for each group, the mean over its rows
     S* gradient;
 };
 

@@ -1,4 +1,4 @@
-// Adds up the terms of a unit's channels, for some of its rows.
+// The sums of a unit's channels over a range of its rows.
 #pragma once
 
 #include "frame.hpp"
@@ -7,8 +7,8 @@ namespace bnkit {
 namespace BNKIT_LEVEL {
 namespace {
 
-// Additions to a float before the sum goes on in double. The squares of data on a coarse grid (a mean of 1e4 in
-// float32) all round the same way once a sum is large: at 128 the variance came out 5e-7 too small.
+// Additions in float before the sum continues in double. The squares of data on a coarse grid (a mean of 1e4 in
+// float32) all round in the same direction if a sum is large: with 128 additions the variance was 5e-7 too small.
 constexpr int short_sum = 32;
 
 template <typename T> class Adder {
@@ -19,7 +19,7 @@ template <typename T> class Adder {
   public:
     Adder(const Frame& frame, const T& terms) : frame_(frame), terms_(terms) {}
 
-    // Sets first and second to the sums over the rows [from, to): one for each column, or each `spread` of them.
+    // Sets first and second to the sums over the rows [from, to), one for each column or for each `spread` columns.
     void operator()(const Unit& unit, const Columns<A>& columns, index from, index to, double* first,
                     double* second) const {
         for (index c = 0; c < unit.width / frame_.plan.rows.spread; ++c) first[c] = second[c] = 0;
@@ -35,12 +35,12 @@ template <typename T> class Adder {
     }
 
   private:
-    // A few rows at a time over all columns, so that memory is read as it lies, into short sums that stay in the cache.
+    // Adds up tiles of rows over all columns, so that memory is read in order, into short sums that stay in the cache.
     void add_columns(const Unit& unit, const Columns<A>& columns, index from, index to, index width, A* sums,
                      double* first, double* second) const {
         A *p = sums, *q = sums + width;
         for (index c = 0; c < 2 * width; ++c) p[c] = 0;
-        const index high = rows_of_sums(width);  // of a tile
+        const index high = rows_of_sums(width);  // rows of a tile
         for (index r = from; r < to; r += high) {
             const index stop = smaller(r + high, to);
             index c = 0;
@@ -64,7 +64,7 @@ template <typename T> class Adder {
         for (index c = 0; c < width; ++c) second[c] += static_cast<double>(q[c]);
     }
 
-    // N vectors of columns from c on; the first `known` columns were added before.
+    // Adds N vectors of columns from c on. The first `known` columns are already added.
     template <typename Tag, int N>
     void add_tile(const Unit& unit, const Columns<A>& columns, index from, index to, index c, int known, A* first,
                   A* second) const {
@@ -72,8 +72,8 @@ template <typename T> class Adder {
         Values<Tag, T::values> values[N];
         Tag p[N] = {}, q[N] = {};
         for (int n = 0; n < N; ++n) values[n] = values_at<Tag, T::values>(columns, c + n * wide);
-        // The order of the tiles hides from the processor that memory is read on and on, so it is asked for as it lies;
-        // of a block of columns, that of the next rows.
+        // The processor does not recognize the order of the tiles, so the next elements in memory are prefetched; for a
+        // block of columns, those of the next rows.
         const bool far = unit.width > N * wide, block = unit.width < frame_.plan.rows.width;
         const index ahead = to - from, step_ahead = block ? frame_.plan.rows.width : N * wide;
         const index next = frame_.row_of(unit, block ? to : to + ahead).start + (block ? c : c * ahead);
@@ -97,7 +97,7 @@ template <typename T> class Adder {
 
     void add_runs(const Unit& unit, const Columns<A>& columns, index from, index to, double& first,
                   double& second) const {
-        constexpr index longest = 4 * step * (short_sum - 1);  // elements of a row that are added before the sums go on
+        constexpr index longest = 4 * step * (short_sum - 1);  // elements of a row before the sums continue in double
         const auto values = values_of_run<V, T::values>(columns);
         const auto value = values_of_run<A, T::values>(columns);
         V p[4] = {}, q[4] = {};

@@ -20,19 +20,19 @@
 namespace bnkit {
 namespace {
 
-// How often a thread looks for work before it sleeps, some tens of microseconds: waking one takes as long, and a kernel
-// has two or three loops. Longer would take the processor from the caller's other threads.
+// The polls for work before a thread sleeps, some tens of microseconds. To wake a thread takes as long, and a kernel
+// has two or three loops. Longer polling would take the processor from the caller's other threads.
 constexpr int patience = 2000;
 
 void relax() {
 #if defined(__SSE2__) || defined(_M_X64)
     _mm_pause();
 #elif defined(__aarch64__) && defined(__GNUC__)
-    __asm__ __volatile__("isb");  // takes about as long as the pause of x86, unlike yield
+    __asm__ __volatile__("isb");  // about as long as the pause of x86, unlike yield
 #endif
 }
 
-// What one thread has of a loop, on a cache line of its own.
+// A thread's range of a loop, on a separate cache line.
 struct alignas(64) Run {
     std::atomic<index> next{0};
     index start = 0, stop = 0;
@@ -43,13 +43,13 @@ struct Loop {
     const void* context;
     bool backwards;
     std::atomic<bool> failed{false};
-    std::exception_ptr error{};  // the first one, for the caller
+    std::exception_ptr error{};  // the first error, for the caller
 
-    // From the thread's own run on, until all are done; nothing is thrown.
-    void run(Run* runs, int threads, int own) {
+    // Does the thread's range, then helps with the ranges of the others. Throws nothing.
+    void run(Run* runs, int threads, int self) {
         try {
             for (int t = 0; t < threads; ++t) {
-                Run& from = runs[(own + t) % threads];
+                Run& from = runs[(self + t) % threads];
                 for (index i; !failed && (i = from.next.fetch_add(1, std::memory_order_relaxed)) < from.stop;) {
                     work(context, backwards ? from.start + from.stop - 1 - i : i);
                 }
@@ -65,7 +65,7 @@ class Pool {
     explicit Pool(int helpers) : helpers_(helpers), runs_(new Run[static_cast<std::size_t>(helpers) + 1]) {
         try {
             for (int i = 0; i < helpers; ++i) workers_.emplace_back([this, i] { serve(i + 1); });
-        } catch (const std::system_error&) {  // the system gives no more: those that came do the work
+        } catch (const std::system_error&) {  // the system refuses another thread: continue with the existing ones
         }
     }
 
@@ -80,7 +80,7 @@ class Pool {
 
     int helpers() const { return helpers_; }
 
-    // The caller never waits for a helper that did not come in time: the loop may be done by then.
+    // The caller does not wait for a helper that is late: the loop may be done without it.
     void run(Loop& loop, index count) {
         const int threads = helpers_ + 1;
         for (int t = 0; t < threads; ++t) {
@@ -109,7 +109,7 @@ class Pool {
     }
 
   private:
-    void serve(int own) {
+    void serve(int self) {
         index seen = 0;
         for (;;) {
             for (int i = 0; i < patience && round_.load(std::memory_order_acquire) == seen; ++i) relax();
@@ -125,7 +125,7 @@ class Pool {
                 if (loop == nullptr) continue;
                 inside_.fetch_add(1, std::memory_order_relaxed);
             }
-            loop->run(runs_.get(), helpers_ + 1, own);
+            loop->run(runs_.get(), helpers_ + 1, self);
             std::lock_guard<std::mutex> lock(mutex_);
             if (inside_.fetch_sub(1, std::memory_order_release) == 1) done_.notify_one();
         }
@@ -137,17 +137,17 @@ class Pool {
     std::unique_ptr<Run[]> runs_;
     Loop* loop_ = nullptr;
     std::atomic<index> round_{0};
-    std::atomic<int> inside_{0};  // helpers that are in the loop
+    std::atomic<int> inside_{0};  // helpers inside the loop
     int sleepers_ = 0;
     bool stop_ = false;
-    std::vector<std::thread> workers_;  // last: they use all the others
+    std::vector<std::thread> workers_;  // last, because the threads use all other members
 };
 
 std::atomic<int> threads{1};
-std::mutex* in_use = new std::mutex;  // who holds it owns the pool; others compute alone
-Pool* pool = nullptr;                 // never destroyed: at exit its threads may be gone already
+std::mutex* in_use = new std::mutex;  // its holder has the pool; other callers use one thread
+Pool* pool = nullptr;                 // never destroyed: at exit its threads may already have ended
 
-// The child of a fork has none of the parent's threads, and perhaps a lock that one of them held.
+// After a fork the child lacks the parent's threads, and a lock may still be held by one of them.
 void forget_pool() {
     in_use = new std::mutex;
     pool = nullptr;

@@ -1,16 +1,16 @@
-// The walks of a plan: sums, results, or both, unit by unit. A unit is one task, or its parts are the tasks.
+// The passes over a plan: sums, results, or both, unit by unit. A unit is one task, or its parts are the tasks.
 //
-// A walk has three collaborators.
-//   Channels  lines; begin(channel, count), which sets the values that the terms need; finish(channel, count, first,
-//             second), which receives the channels' sums and sets the values that the results need
-//   Terms     Storage; `values`, how many of a channel's values a term needs; at(row), the same terms from a row's start
-//             on; term(values, tag, i), a Pair of summands; fetch(i), a prefetch of the elements from i on
-//   Results   Storage; `values`; at(row); map(values, tag, i, put), which writes the results at i by put; out(), where
-//             the first result of the row lies
-// `tag` has the type that holds the elements at i: a vector, or one element for those that are left over.
+// A pass uses three types.
+//   Channels  lines; begin(channel, count) sets the values for the terms; finish(channel, count, first, second)
+//             receives the channels' sums and sets the values for the results
+//   Terms     Storage; `values`, the number of channel values that a term needs; at(row), the terms of a row;
+//             term(values, tag, i), a Pair of summands; fetch(i), a prefetch of the elements at i
+//   Results   Storage; `values`; at(row); map(values, tag, i, put) writes the results at i by put; out(), the address
+//             of the row's first result
+// The type of `tag` is that of the elements at i: a vector, or one element at the end of a row.
 //
-// Tried and dropped: software prefetch of runs, sums of 32 rows of a few columns in registers (which reads memory by
-// strides of a row), streamed rows from the last on, or two and four at a time.
+// Tried and dropped: software prefetch of runs; sums of 32 rows of some columns in registers, which reads memory with
+// the stride of a row; streamed rows in reverse order, or two and four at a time.
 #pragma once
 
 #include "results.hpp"
@@ -21,19 +21,13 @@ namespace bnkit {
 namespace BNKIT_LEVEL {
 namespace {
 
-template <typename Work> void in_parallel(index count, const Work& work, bool backwards = false) {
-    if (count == 1) return work(0);
-    const auto call = [](const void* context, index i) { (*static_cast<const Work*>(context))(i); };
-    parallel_for(count, backwards, call, &work);
-}
-
 template <typename Work> void for_each_unit(const Frame& frame, const Work& work) {
     const auto call = [&](index u) { work(frame.unit(u)); };
     if (frame.plan.parallel_units) return in_parallel(frame.plan.units, call);
     for (index u = 0; u < frame.plan.units; ++u) call(u);
 }
 
-// Adds up the sums of a channel's several columns, and gives them to the channels of the unit.
+// Adds up the columns of each channel, and passes the sums to the channels.
 template <typename Channels>
 void finish(const Frame& frame, Channels& channels, const Unit& unit, double* first, double* second) {
     const index count = frame.channels_of(unit);
@@ -97,7 +91,7 @@ void reduce_and_map(const Plan& plan, Channels& channels, const T& terms, const 
     });
 }
 
-// The results alone, row after row: runs in the order in which they lie in memory, columns unit by unit.
+// The results alone, row by row: runs in the order of memory, columns unit by unit.
 template <typename A, typename R> void map(const Plan& plan, const Lines<A>& lines, const R& results) {
     const Frame frame(plan);
     const Mapper<R> map(frame, results);

@@ -1,1 +1,1 @@
-"""`bnkit bench` without its printing: what is called, the rows that come of it, their summary and their figure."""
+"""The measurements of `bnkit bench`: its cases, rows, peers, summary and figure."""

@@ -1,7 +1,7 @@
-"""The row of the weight-scale experiment: one seed, beside the same networks and batches in other libraries.
+"""The benchmark's row of the weight-scale experiment: one seed, with the same networks and batches in every library.
 
-Its time is that of training and of every accuracy; the data, imports and compilation are outside. Most of it goes into
-matrix products, so it stands beside the time that these take at the rate of a large product.
+The clock covers training and every accuracy, but not loading, imports or compilation. Matrix products take most of
+this time, so the row compares it with the time of the same products at the rate of a large product.
 """
 
 import dataclasses
@@ -16,17 +16,17 @@ from bnkit.lab.benchmark.rows import Row
 from bnkit.lab.experiments import weight_scale
 
 NAME = "weight-scale"
-ROUNDS = 3  # of one call, which takes seconds
+ROUNDS = 3  # each of one call, which takes seconds
 
 
 def row(work: Problem, backend: Backend, peers: Sequence[Peer]) -> Row:
-    """The row, with those figures None that are of bytes.
+    """Time the experiment; the row's figures in bytes are None.
 
-    product_gflop_per_s: of large float32 products. share_of_products: the time of the experiment's products at this
-    rate / the experiment's.
+    product_gflop_per_s: the rate of a large float32 product. share_of_products: the time that the experiment's
+    products take at this rate / the experiment's time.
     """
     settings = work.settings
-    timing, others = turns.by_turns(
+    timing, compared = turns.by_turns(
         lambda: weight_scale.train(settings, work.x, work.t, work.classes),
         backend,
         peers,
@@ -56,15 +56,15 @@ def row(work: Problem, backend: Backend, peers: Sequence[Peer]) -> Row:
         "gflop_per_s": count / timing.median / 1e9,
         "product_gflop_per_s": rate / 1e9,
         "share_of_products": count / rate / timing.median,
-        "peers": others,
+        "peers": compared,
     }
 
 
 def flops(work: Problem) -> int:
-    """Additions and multiplications in the matrix products of all networks: no other work is counted.
+    """Additions and multiplications in the matrix products of all networks; no other work counts.
 
-    An update takes a product forward in each layer, one for the gradient of its weights and, but in the first, one for
-    that of its input; an accuracy takes the forward ones on all the rows.
+    In each layer an update takes one product forward, one for the gradient of the weights and, except in the first
+    layer, one for the gradient of the input. An accuracy takes the forward products on all rows.
     """
     rows, inputs = (int(length) for length in work.x.shape)
     settings = work.settings

@@ -1,4 +1,4 @@
-"""What to time and how: the benchmark's cases and ops, the bytes an op must move, timing, and the copy bandwidth."""
+"""The benchmark's cases and ops, the bytes that an op must move, timing, and the copy bandwidth."""
 
 import contextlib
 import itertools
@@ -16,33 +16,20 @@ import numpy as np
 from bnkit.backend import Backend
 from bnkit.backend.checks import check_choice
 
-__all__ = [
-    "LAYOUTS",
-    "OPS",
-    "UPDATED",
-    "UPDATES",
-    "Case",
-    "Op",
-    "Timing",
-    "Update",
-    "bytes_moved",
-    "caches",
-    "cases",
-    "copy_bandwidth",
-    "host_caches",
-    "host_seconds",
-    "product_rate",
-    "sample",
-    "summarize",
-    "time_calls",
-]
+__all__ = ["LAYOUTS", "OPS", "UPDATED", "UPDATES", "Case", "Op", "Timing", "Update", "bytes_moved"]
+__all__ += ["caches", "cases", "copy_bandwidth", "host_caches", "host_seconds", "product_rate", "sample"]
+__all__ += ["summarize", "time_calls"]
 
 RESNET50 = ((64, 112), (256, 56), (64, 56), (512, 28), (128, 28), (1024, 14), (256, 14), (2048, 7), (512, 7))
 LAYOUTS = ("flat", "NCHW", "NHWC", "replicas")
 
 
 class Case(NamedTuple):
-    """An input of batch norm: its shape, and the axis of its parameters."""
+    """An input of batch norm: its shape, and the axis that its parameters follow.
+
+    >>> bnkit.measure.Case((32, 64, 56, 56), 1).name
+    'NCHW 32x64x56x56'
+    """
 
     shape: tuple[int, ...]
     axis: int | tuple[int, ...]
@@ -64,9 +51,9 @@ class Case(NamedTuple):
 
 
 class Op(NamedTuple):
-    """A benchmark's op: what is called with which options, and how often it must pass over the whole tensor.
+    """An op of the benchmark: its kind, its options, and how many tensors it must read or write.
 
-    one_read, two_reads: reads and writes of a tensor, with one read of each input and with the statistics read apart.
+    one_read: the count if each input is read once. two_reads: the count if the statistics take another read.
     """
 
     kind: str  # "train", "inference" or "backward"
@@ -88,14 +75,14 @@ OPS = {
 
 
 class Update(NamedTuple):
-    """A benchmark's step of an optimizer over as many parameters as a case has elements."""
+    """An optimizer step of the benchmark, with one parameter for each element of the case."""
 
     rule: str
-    decays: tuple[float, ...]  # one for each array that the rule remembers
+    decays: tuple[float, ...]  # one for each array of the rule's state
 
     @property
     def transfers(self) -> int:
-        """Reads and writes of an array: the gradient's, and two of each that is moved in place."""
+        """Arrays read or written: the gradient once, the parameters and each state array twice."""
         return 1 + 2 * (1 + len(self.decays))
 
 
@@ -104,13 +91,13 @@ UPDATES = {
     "momentum-step": Update("momentum", (0.9,)),
     "adam-step": Update("adam", (0.9, 0.999)),
 }
-UPDATED = ("float32", "float64")  # the dtypes of parameters
+UPDATED = ("float32", "float64")  # the dtypes that parameters have
 
-SHORTEST = 1e-4  # seconds between two readings of the clock
+SHORTEST = 1e-4  # seconds: the least time between two readings of the clock
 
 
 class Timing(NamedTuple):
-    """Seconds a call: the median, and the quartiles as its spread."""
+    """The median and the two quartiles of a call's time, in seconds."""
 
     median: float
     low: float
@@ -118,7 +105,7 @@ class Timing(NamedTuple):
 
 
 def cases(*, resnet_batch: int = 50) -> list[Case]:
-    """Small and large layers, images in both layouts, ResNet-50's nine batch norms, and replicas."""
+    """Small and large layers, images in both layouts, the nine batch norms of ResNet-50, and replicas."""
     flat = [(100, 100), (128, 1024), (1024, 4096), (65536, 256), (3136, 256), (128, 8192)]
     images = [(32, 3, 224), (32, 64, 56), (64, 256, 14), (16, 512, 7)]
     images += [(resnet_batch, channels, size) for channels, size in RESNET50]
@@ -129,9 +116,12 @@ def cases(*, resnet_batch: int = 50) -> list[Case]:
 
 
 def bytes_moved(op: str, case: Case, itemsize: int, *, one_read: bool = True) -> int:
-    """The bytes that `op` moves to and from memory at least, parameters left aside.
+    """The least bytes that `op` reads and writes; the small arrays of parameters and statistics do not count.
 
-    Behind a residual the ReLU cannot tell its sign from x, and keeps one bit an element.
+    With a residual, x does not show where the ReLU was active, so the op keeps one bit for each element.
+
+        >>> bnkit.measure.bytes_moved("train", bnkit.measure.Case((100, 100), 1), itemsize=4)
+        80000
     """
     check_choice("op", op, (*OPS, *UPDATES))
     if op in UPDATES:
@@ -142,7 +132,7 @@ def bytes_moved(op: str, case: Case, itemsize: int, *, one_read: bool = True) ->
 
 
 def host_seconds(call: Callable[[], object], repeat: int) -> float:
-    """Seconds that `repeat` calls take by the host's clock."""
+    """Seconds that `repeat` calls take on the host's clock."""
     start = time.perf_counter()
     for _ in range(repeat):
         call()
@@ -157,10 +147,13 @@ def sample(
     least: int = 3,
     warm_up: bool = True,
 ) -> list[float]:
-    """Seconds a call, measured after a warm-up call as often as fits into `seconds`, and at least so often.
+    """Times of one call in seconds: as many samples as fit into `seconds`, but at least `least`.
 
-    elapsed: the clock, such as `Backend.elapsed`. Shorter calls than 0.1 ms are timed several in a row, since reading
-    the clock takes its time too; a number is then their mean.
+    elapsed(call, repeat): the seconds of `repeat` calls, such as `Backend.elapsed`. Reading the clock also takes time,
+    so a call below 0.1 ms runs several times between two readings, and the sample is the mean.
+
+        >>> len(bnkit.measure.sample(lambda: sum(range(9)), seconds=0, least=5))
+        5
     """
     if warm_up:
         call()
@@ -174,7 +167,11 @@ def sample(
 
 
 def summarize(times: Sequence[float]) -> Timing:
-    """The median and the quartiles of some samples."""
+    """The median and the quartiles of `times`.
+
+    >>> bnkit.measure.summarize([1.0, 2.0, 3.0])
+    Timing(median=2.0, low=1.5, high=2.5)
+    """
     if len(times) == 1:
         return Timing(times[0], times[0], times[0])
     low, median, high = statistics.quantiles(times, n=4, method="inclusive")
@@ -182,26 +179,26 @@ def summarize(times: Sequence[float]) -> Timing:
 
 
 def time_calls(call: Callable[[], object], backend: Backend, *, seconds: float = 0.5, least: int = 5) -> Timing:
-    """The time of `call` by the backend's own clock, waited for."""
+    """The time of `call` on the clock of the backend's device, which is synchronized."""
     return summarize(sample(call, backend.elapsed, seconds=seconds, least=least))
 
 
 def copy_bandwidth(backend: Backend, *, nbytes: int | None = None, seconds: float = 0.5) -> float:
-    """Bytes a second, read and written, that copying an array takes with all the threads that the kernels use.
+    """Bytes read and written per second when all threads of the kernels copy an array.
 
-    nbytes: of the array; by default 256 MiB for each of up to four threads, or four times the largest cache.
+    nbytes: the array's size; by default 256 MiB for each of up to four threads, or four times the largest cache.
     """
-    threads = backend.details().get("threads") or 1  # a device has none, and its own copy is one call
+    threads = backend.details().get("threads") or 1  # a GPU lists none: its copy is one call
     if nbytes is None:
-        # glibc stores past the cache only from a size that it guesses from the caches: 240 MiB were seen on a virtual
-        # machine of 32 MiB, and below it a copy had 27 GB/s where it had 46 above.
+        # glibc bypasses the cache only above a size that it derives from the caches. On a virtual machine with 32 MiB
+        # of cache this size was 240 MiB: a copy ran at 27 GB/s below it and at 46 GB/s above it.
         nbytes = max(min(threads, 4) * 256 * 2**20, 4 * max(caches(backend).values(), default=0))
     source = backend.asarray(np.ones(nbytes // 4, np.float32))
     target = backend.xp.zeros_like(source)
     bounds = [source.shape[0] * i // threads for i in range(threads + 1)]
     parts = [slice(a, b) for a, b in itertools.pairwise(bounds)]
 
-    def copy(part: slice) -> None:  # NumPy lets other threads run meanwhile
+    def copy(part: slice) -> None:  # NumPy releases the GIL here
         target[part] = source[part]
 
     if threads == 1:
@@ -211,7 +208,7 @@ def copy_bandwidth(backend: Backend, *, nbytes: int | None = None, seconds: floa
 
 
 def product_rate(backend: Backend, *, size: int = 2048, seconds: float = 0.5) -> float:
-    """Additions and multiplications a second in float32 products of size x size matrices, one on each thread."""
+    """Additions and multiplications per second while each thread multiplies two size x size float32 matrices."""
     a, b = (backend.asarray(np.full((size, size), value, np.float32)) for value in (0.5, 2))
     products = [lambda: backend.xp.matmul(a, b)] * backend.threads
     median = time_calls(lambda: backend.run(products), backend, seconds=seconds, least=3).median
@@ -219,22 +216,22 @@ def product_rate(backend: Backend, *, size: int = 2048, seconds: float = 0.5) ->
 
 
 def caches(backend: Backend) -> dict[str, int]:
-    """The caches' sizes in bytes by name, of one core or shared, smallest first; empty where nobody tells."""
-    told: dict[str, int] | None = backend.details().get("caches")
-    if told is not None:
-        return told
+    """The sizes of the caches in bytes, smallest first, by name; empty where the system does not report them."""
+    reported: dict[str, int] | None = backend.details().get("caches")
+    if reported is not None:
+        return reported
     return host_caches() if backend.array_module == "numpy" and sys.platform == "linux" else {}
 
 
 def host_caches() -> dict[str, int]:
-    """Linux's account of the first CPU's data caches."""
-    found = {}
+    """The data caches that Linux reports for the first CPU, in bytes by name."""
+    sizes = {}
     for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         with contextlib.suppress(OSError, ValueError):
             level, kind, size = ((folder / name).read_text().strip() for name in ("level", "type", "size"))
             if kind != "Instruction" and size.endswith("K"):
-                found[f"L{level}"] = int(size[:-1]) * 1024
-    return found
+                sizes[f"L{level}"] = int(size[:-1]) * 1024
+    return sizes
 
 
 def __dir__() -> list[str]:

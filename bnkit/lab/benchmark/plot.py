@@ -1,4 +1,4 @@
-"""The roofline: the share of the copy bandwidth that an op reaches, against the size of its tensor."""
+"""The roofline figure: the share of the copy bandwidth that each op reaches, by the size of its tensor."""
 
 import math
 import statistics
@@ -9,21 +9,16 @@ from typing import Any
 from bnkit.lab.benchmark.measure import OPS
 from bnkit.lab.benchmark.rows import Row
 
-# Okabe & Ito's colours, which colour-blind readers can tell apart, each with a marker of its own.
-STYLES = {
-    "bnkit": ("#0072B2", "o"),
-    "torch": ("#D55E00", "s"),
-    "jax": ("#009E73", "^"),
-    "tutorial": ("#CC79A7", "D"),
-}
+# Okabe & Ito's colours, which colour-blind readers can distinguish, and one marker for each.
+STYLES = {"bnkit": ("#0072B2", "o"), "torch": ("#D55E00", "s"), "jax": ("#009E73", "^"), "tutorial": ("#CC79A7", "D")}
 OTHER = ("#000000", "v")
-LINES = ("-", "--", ":", "-.")  # by dtype
+LINES = ("-", "--", ":", "-.")  # one for each dtype
 
 
 def plot(rows: Sequence[Row], copy_gb_per_s: float, caches: dict[str, int]) -> Any:
-    """A figure with a panel for each op; ValueError where no row was measured.
+    """A Matplotlib figure with one panel for each op; ValueError if no row was measured.
 
-    A small marker is a row; a line goes through the geometric means of the rows in each doubling of the size.
+    Each small marker is a row. Each line connects the geometric means of the rows in one doubling of the size.
     """
     from matplotlib.figure import Figure
 
@@ -38,12 +33,12 @@ def plot(rows: Sequence[Row], copy_gb_per_s: float, caches: dict[str, int]) -> A
     dtypes = list(dict.fromkeys(row["dtype"] for row in rows))
     for panel, op in zip(panels.flat, ops, strict=False):
         _panel(panel, op, [row for row in rows if row["op"] == op], dtypes, caches)
-    panels.flat[0].set_ylim(top=max(3.0, panels.flat[0].get_ylim()[1]))  # room for the caches' names over the floor
+    panels.flat[0].set_ylim(top=max(3.0, panels.flat[0].get_ylim()[1]))  # room for the names of the caches
     for panel in panels.flat[len(ops) :]:
         panel.set_visible(False)
     for index, panel in enumerate(panels.flat[: len(ops)]):
-        panel.tick_params(labelbottom=index + columns >= len(ops))  # the last one of its column
-    # A panel may lack what another has: an inference has no second read.
+        panel.tick_params(labelbottom=index + columns >= len(ops))  # the lowest panel of its column
+    # One panel may lack an entry of another: an inference has no two-read floor.
     legend = {
         t: h for panel in panels.flat[: len(ops)] for h, t in zip(*panel.get_legend_handles_labels(), strict=True)
     }
@@ -84,18 +79,18 @@ def _panel(panel: Any, op: str, rows: list[Row], dtypes: list[str], caches: dict
 
 
 def _series(rows: list[Row]) -> dict[tuple[str, str], list[tuple[int, float]]]:
-    """(size, share) of each row, by implementation and dtype."""
+    """The (size, share) of each row, by implementation and dtype."""
     series: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
     for row in rows:
         series["bnkit", row["dtype"]].append((row["tensor_bytes"], row["share"]))
-        for peer, found in row["peers"].items():
-            if "ratio" in found:
-                series[peer, row["dtype"]].append((row["tensor_bytes"], row["share"] / found["ratio"]))
+        for peer, figures in row["peers"].items():
+            if "ratio" in figures:
+                series[peer, row["dtype"]].append((row["tensor_bytes"], row["share"] / figures["ratio"]))
     return series
 
 
 def _means(points: list[tuple[int, float]]) -> tuple[list[float], list[float]]:
-    """Size and share in the geometric mean over each doubling of the size."""
+    """The geometric means of size and share in each doubling of the size."""
     doublings: dict[int, list[tuple[int, float]]] = defaultdict(list)
     for size, share in points:
         doublings[math.floor(math.log2(size))].append((size, share))

@@ -1,4 +1,4 @@
-"""The benchmark's rows: what is measured in which order, and what one row holds."""
+"""The rows of the benchmark: which cases are measured, in which order, and what one row holds."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -9,32 +9,33 @@ from bnkit.backend import Backend
 from bnkit.lab.benchmark import measure, turns, workload
 from bnkit.lab.benchmark.measure import LAYOUTS, OPS, UPDATED, UPDATES, Case, Timing
 from bnkit.lab.benchmark.peers import Peer
+from bnkit.lab.benchmark.workload import Arrays
 from bnkit.lab.experiments import weight_scale
 
 Row = dict[str, Any]
 
 ROUNDS = 5
 QUICK_ELEMENTS = 2**19
-SMALL = Case((100, 100), 1)  # where Python's share of a call shows, so that it is timed at each depth
+SMALL = Case((100, 100), 1)  # so small that Python takes most of a call: it is timed at three depths
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured; `seconds` is the time of each implementation in a row."""
+    """What is measured; each implementation takes `seconds` in a row."""
 
-    cases: tuple[str, ...]  # of batch norm, by name
-    ops: tuple[str, ...] = tuple(OPS)  # and those of `measure.UPDATES`
+    cases: tuple[str, ...]  # names of batch-norm cases
+    ops: tuple[str, ...] = tuple(OPS)  # and names in `measure.UPDATES`
     dtypes: tuple[str, ...] = ("float32",)
     backend: str | None = None
     against: tuple[str, ...] = ()
     seconds: float = 0.5
     reference: bool = True
-    experiment: weight_scale.Settings | None = None  # where it is measured too
+    experiment: weight_scale.Settings | None = None  # also measured, unless None
     command: str = "bnkit bench"
 
 
 class Item(NamedTuple):
-    """A row to be: `through` is "function", "op" or "layer"."""
+    """A row before it is measured: `through` is "function", "op" or "layer"."""
 
     case: Case
     dtype: str
@@ -50,31 +51,35 @@ class Item(NamedTuple):
 def chosen_cases(
     known: Sequence[Case], names: Sequence[str], layouts: Sequence[str], *, quick: bool = False
 ) -> list[Case]:
-    """Those of `known` with one of these names, or with one of these texts in their name, and of these layouts.
+    """The cases of `known` whose name equals or contains one of `names`, and whose layout is one of `layouts`.
 
-    No name, and no layout, chooses all. ValueError for what chooses none.
+    No names choose every case, and no layouts every layout. Raises ValueError if no case remains.
+
+        >>> from bnkit.lab.benchmark import measure, rows
+        >>> [case.name for case in rows.chosen_cases(measure.cases(), ["1024x"], ["flat"])]
+        ['1024x4096']
     """
     for layout in layouts:
         if layout not in LAYOUTS:
             raise ValueError(f"layouts must be among {', '.join(LAYOUTS)}, got {layout!r}")
-    found: list[Case] = [] if names else list(known)
+    chosen: list[Case] = [] if names else list(known)
     for name in names:
         matches = [c for c in known if c.name == name] or [c for c in known if name in c.name]
         if not matches:
             raise ValueError(
                 f"cases must be among {', '.join(c.name for c in known)}, a part of one, or weight-scale; got {name!r}"
             )
-        found += [c for c in matches if c not in found]
-    found = [c for c in found if not layouts or c.layout in layouts]
+        chosen += [c for c in matches if c not in chosen]
+    chosen = [c for c in chosen if not layouts or c.layout in layouts]
     if quick and not names:
-        found = [c for c in found if c.elements <= QUICK_ELEMENTS]
-    if not found:
+        chosen = [c for c in chosen if c.elements <= QUICK_ELEMENTS]
+    if not chosen:
         raise ValueError(f"cases must leave one of the layouts {', '.join(layouts)}, got none")
-    return found
+    return chosen
 
 
 def check_updates(settings: Settings) -> None:
-    """ValueError where a step of an optimizer is to be timed in a dtype that no parameters have."""
+    """ValueError if an optimizer step would be timed in a dtype that parameters do not have."""
     for op in settings.ops:
         for dtype in settings.dtypes:
             if op in UPDATES and dtype not in UPDATED:
@@ -82,7 +87,7 @@ def check_updates(settings: Settings) -> None:
 
 
 def plan(cases: Sequence[Case], settings: Settings) -> list[Item]:
-    """Every row in the order in which it is measured."""
+    """The items to measure, in order."""
     items = []
     for case, dtype, op in itertools.product(cases, settings.dtypes, settings.ops):
         items.append(Item(case, dtype, op, "op" if op in UPDATES else "function"))
@@ -102,61 +107,54 @@ def run(
     *,
     on_start: Callable[[Item], None] = lambda _: None,
 ) -> Iterator[Row]:
-    """The rows of `items`, one after the other. bandwidth: of a copy, in bytes a second.
+    """Measure `items`, and yield one row for each. bandwidth: of a copy, in bytes per second.
 
-    A peer that is not `alive` any more has no further figures, and its row the reason.
+    A peer whose process has ended has no further figures; its rows hold the reason.
     """
     for (case, dtype), group in itertools.groupby(items, key=lambda item: item[:2]):
-        yield from _rows_of(case, dtype, list(group), settings, backend, peers, bandwidth, on_start)
+        arrays = workload.arrays(backend, case, dtype)
+        for item in group:
+            on_start(item)
+            yield _row(item, arrays, settings, backend, peers, bandwidth)
+        del arrays  # before the next case allocates
 
 
-def _rows_of(
-    case: Case,
-    dtype: str,
-    items: list[Item],
-    settings: Settings,
-    backend: Backend,
-    peers: Sequence[Peer],
-    bandwidth: float,
-    on_start: Callable[[Item], None],
-) -> Iterator[Row]:
-    """A function of its own, so that the arrays of a case are gone before those of the next are made."""
-    arrays = workload.arrays(backend, case, dtype)
-    for item in items:
-        on_start(item)
-        if item.op in UPDATES:
-            call = workload.update_call(backend, arrays, item.op)
-        elif item.through == "function":
-            call = workload.function_call(arrays, case, item.op)
-        elif item.through == "op":
-            call = workload.op_call(backend, arrays, case, item.op)
+def _row(
+    item: Item, arrays: Arrays, settings: Settings, backend: Backend, peers: Sequence[Peer], bandwidth: float
+) -> Row:
+    case, op = item.case, item.op
+    public, update = item.through == "function", op in UPDATES
+    if update:
+        call = workload.update_call(backend, arrays, op)
+    elif public:
+        call = workload.function_call(arrays, case, op)
+    elif item.through == "op":
+        call = workload.op_call(backend, arrays, case, op)
+    else:
+        call = workload.layer_call(backend, arrays, case, op)
+    specification = {"shape": case.shape, "axis": case.axis, "op": op, "dtype": item.dtype}
+    timing, compared = turns.by_turns(
+        call,
+        backend,
+        peers if public else (),
+        {"workload": "batch_norm", **specification},
+        rounds=ROUNDS,
+        seconds=settings.seconds / ROUNDS,
+    )
+    row = _figures(item, backend, timing, bandwidth)
+    if settings.reference and (public or update):
+        if update:
+            slow = workload.update_call(backend, arrays, op, by_reference=True)
         else:
-            call = workload.layer_call(backend, arrays, case, item.op)
-        compared = peers if item.through == "function" else ()
-        specification = {
-            "workload": "batch_norm",
-            "shape": case.shape,
-            "axis": case.axis,
-            "op": item.op,
-            "dtype": dtype,
-        }
-        own, others = turns.by_turns(
-            call, backend, compared, specification, rounds=ROUNDS, seconds=settings.seconds / ROUNDS
-        )
-        row = _figures(item, backend, own, bandwidth)
-        if settings.reference and (item.through == "function" or item.op in UPDATES):
-            if item.op in UPDATES:
-                slow = workload.update_call(backend, arrays, item.op, by_reference=True)
-            else:
-                slow = workload.reference_call(backend, arrays, case, item.op)
-            median = measure.summarize(_few(slow, backend, settings.seconds)).median
-            row["reference"] = {"median_us": median * 1e6, "ratio": median / own.median}
-        row["peers"] = others
-        yield row
+            slow = workload.reference_call(backend, arrays, case, op)
+        median = measure.summarize(_samples(slow, backend, settings.seconds)).median
+        row["reference"] = {"median_us": median * 1e6, "ratio": median / timing.median}
+    row["peers"] = compared
+    return row
 
 
-def _few(call: Callable[[], object], backend: Backend, seconds: float) -> list[float]:
-    """As many samples as fit into `seconds`; of a call that takes longer than that, the first alone."""
+def _samples(call: Callable[[], object], backend: Backend, seconds: float) -> list[float]:
+    """As many samples as fit into `seconds`; one sample of a call that takes more than a third of it."""
     first = backend.elapsed(call, 1)
     return [first] if first > seconds / 3 else measure.sample(call, backend.elapsed, seconds=seconds - first)
 

@@ -1,4 +1,4 @@
-"""What a run comes to against each peer."""
+"""How bnkit compares with each peer over all rows."""
 
 import statistics
 from collections.abc import Sequence
@@ -8,25 +8,21 @@ from bnkit.lab.benchmark.rows import Row
 
 
 class Summary(NamedTuple):
-    """Over the rows in which the peer has a figure: peer's time / bnkit's."""
+    """The ratio of the peer's time to bnkit's, over the rows in which the peer has a figure."""
 
     rows: int
     geometric_mean: float
     worst: Row
 
 
-def peers_of(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row["peers"]))
-
-
 def ratio(row: Row, peer: str) -> float | None:
-    """None where the peer has no figure in this row."""
-    found: dict[str, Any] = row["peers"].get(peer, {})
-    return found.get("ratio")
+    """The peer's time / bnkit's, or None if the peer has no figure in this row."""
+    figures: dict[str, Any] = row["peers"].get(peer, {})
+    return figures.get("ratio")
 
 
 def against(rows: Sequence[Row], peer: str) -> Summary | None:
-    """None where the peer has no figure at all."""
+    """The summary, or None if the peer has no figure in any row."""
     ratios = [(value, row) for row in rows if (value := ratio(row, peer)) is not None]
     if not ratios:
         return None

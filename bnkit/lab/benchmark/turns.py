@@ -1,4 +1,4 @@
-"""bnkit and its peers take turns in a few rounds, so that a slow moment of the machine meets all of them."""
+"""bnkit and its peers take turns, so that a slow moment of the machine affects all of them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,35 +19,35 @@ def by_turns(
     seconds: float,
     warm_up: bool = True,
 ) -> tuple[Timing, dict[str, dict[str, Any]]]:
-    """bnkit's time, and by peer its time and the ratio of the two, or why it has none.
+    """bnkit's time, and for each peer its time and its ratio to bnkit's, or the reason why it has none.
 
-    specification: what the peers prepare. seconds: of a block, which is at least one call. warm_up: one call before
-    each block, which is not counted.
+    specification: what the peers prepare. seconds: the length of a turn, which makes at least one call. warm_up: each
+    turn begins with a call that is not timed.
     """
     sampling = {"seconds": seconds, "least": 1, "warm_up": warm_up}
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
+    samples: list[float] = []
     times: dict[str, list[float]] = {}
     for peer in peers:
         try:
-            found[peer.name] = _fastest_entry(peer, specification, sampling)
+            results[peer.name] = _fastest_entry(peer, specification, sampling)
             times[peer.name] = []
         except PeerError as error:
-            found[peer.name] = {"skipped": str(error)}
-    own: list[float] = []
+            results[peer.name] = {"skipped": str(error)}
     for _ in range(rounds):
-        own += measure.sample(call, backend.elapsed, seconds=seconds, least=1, warm_up=warm_up)
+        samples += measure.sample(call, backend.elapsed, seconds=seconds, least=1, warm_up=warm_up)
         for peer in peers:
             if peer.name in times:
                 try:
-                    times[peer.name] += _measured(peer, found[peer.name]["entry"], sampling)
+                    times[peer.name] += _measured(peer, results[peer.name]["entry"], sampling)
                 except PeerError as error:
-                    found[peer.name] = {"skipped": str(error)}
+                    results[peer.name] = {"skipped": str(error)}
                     del times[peer.name]
-    timing = measure.summarize(own)
+    timing = measure.summarize(samples)
     for name, values in times.items():
-        other = measure.summarize(values)
-        found[name] |= {**microseconds(other), "ratio": other.median / timing.median}
-    return timing, found
+        peer_timing = measure.summarize(values)
+        results[name] |= {**microseconds(peer_timing), "ratio": peer_timing.median / timing.median}
+    return timing, results
 
 
 def microseconds(timing: Timing) -> dict[str, float]:
@@ -55,7 +55,7 @@ def microseconds(timing: Timing) -> dict[str, float]:
 
 
 def _fastest_entry(peer: Peer, specification: dict[str, Any], sampling: dict[str, Any]) -> dict[str, Any]:
-    """Which of the peer's ways is the fastest here, and the first medians of all, or why one has none."""
+    """The peer's fastest entry, and the first median of each; PeerError if no entry runs."""
     entries = peer.ask({"prepare": specification})["entries"]
     medians: dict[str, float] = {}
     failures = []

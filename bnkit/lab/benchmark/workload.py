@@ -12,6 +12,7 @@ from bnkit.backend import Array, Backend, dtype_name
 from bnkit.lab.benchmark.measure import OPS, UPDATES, Case, Op
 from bnkit.nn.batch_norm import BatchNorm
 from bnkit.norm.batch_norm import batch_norm, batch_norm_backward
+from bnkit.reference import BackwardArguments, InferenceArguments, StepArguments, TrainArguments
 
 DTYPES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}  # with the bytes of an element
 DECAY, EPS, CORRECTION = 0.9, 1e-5, 1
@@ -97,8 +98,9 @@ def update_call(backend: Backend, a: Arrays, name: str, *, by_reference: bool = 
     """A step over parameters like x, on arrays of its own, through the backend's op or through `bnkit.reference`."""
     update, xp = UPDATES[name], backend.xp
     p, memory = a.x + 0, tuple(xp.zeros_like(a.x) for _ in update.decays)
+    args = StepArguments(update.rule, p, a.dy, memory, 1e-6, decays=update.decays, eps=1e-8, step=10)
     op = functools.partial(reference.optimizer_step, xp) if by_reference else backend.optimizer_step
-    return lambda: op(update.rule, p, a.dy, memory, 1e-6, decays=update.decays, eps=1e-8, step=10)
+    return lambda: op(args)
 
 
 def _on_view(
@@ -108,17 +110,14 @@ def _on_view(
     x, dy, residual, out = (layout.view(backend.xp, array) for array in (a.x, a.dy, a.residual, a.out))
     parameters = (a.gamma, a.beta, a.running_mean, a.running_var)
     gamma, beta, mean, var = (backend.xp.reshape(p, layout.flat) for p in parameters)
-    options: dict[str, Any] = {"residual": residual if op.residual else None}
-    options["activation"] = activation = "relu" if op.relu else None
+    added, activation = residual if op.residual else None, "relu" if op.relu else None
     if op.kind == "inference":
-        infer = find("batch_norm_inference")
-        return lambda: infer(x, gamma, beta, mean, var, eps=EPS, out=out, **options)
-    train = functools.partial(
-        find("batch_norm_train"), decay=DECAY, eps=EPS, correction=CORRECTION, mask=None, **options
-    )
+        inference = InferenceArguments(x, gamma, beta, mean, var, EPS, added, activation, out)
+        return lambda: find("batch_norm_inference")(inference)
+    train = TrainArguments(x, gamma, beta, mean, var, DECAY, EPS, CORRECTION, None, added, activation, out)
     if op.kind == "train":
-        return lambda: train(x, gamma, beta, mean, var, out=out)
-    _, moments, rstd, active = train(x, gamma, beta, mean, var)
-    backward = functools.partial(find("batch_norm_backward"), train=True, count=moments.count, sums=None, mask=None)
-    backward = functools.partial(backward, activation=activation, active=active, residual=op.residual)
-    return lambda: backward(dy, x, gamma, beta, moments.mean, rstd, out=out)
+        return lambda: find("batch_norm_train")(train)
+    _, moments, rstd, active = find("batch_norm_train")(train._replace(out=None))
+    statistics = (moments.mean, rstd, True, moments.count)
+    backward = BackwardArguments(dy, x, gamma, beta, *statistics, None, None, activation, active, op.residual, out)
+    return lambda: find("batch_norm_backward")(backward)

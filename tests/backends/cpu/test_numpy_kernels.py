@@ -32,10 +32,9 @@ def train_and_back(shape, dtype, activation=None, x=None):
     running = [small[2].copy(), small[3] ** 2]
     x, dy = (tensor(shape, dtype) if x is None else x), tensor(shape, dtype, 9)
     options = {"decay": 0.9, "eps": 1e-5, "correction": 1, "activation": activation}
-    y, moments, rstd, _ = backend.batch_norm_train(x, *small[:2], *running, **options)
-    grads = backend.batch_norm_backward(
-        dy, x, *small[:2], moments.mean, rstd, train=True, count=moments.count, activation=activation
-    )
+    y, moments, rstd, _ = backend.batch_norm_train(reference.TrainArguments(x, *small[:2], *running, **options))
+    given = (dy, x, *small[:2], moments.mean, rstd, True, moments.count)
+    grads = backend.batch_norm_backward(reference.BackwardArguments(*given, activation=activation))
     return [y, *moments, rstd, *running, *grads[:3]]
 
 
@@ -165,10 +164,9 @@ def test_kernels_agree_with_the_reference(shape, dtype, activation):
     running = [small[2].copy(), small[3] ** 2]
     x, dy = tensor(shape, dtype), tensor(shape, dtype, 9)
     options = {"decay": 0.9, "eps": 1e-5, "correction": 1, "activation": activation}
-    y, moments, rstd, _ = reference.batch_norm_train(np, x, *small[:2], *running, **options)
-    grads = reference.batch_norm_backward(
-        np, dy, x, *small[:2], moments.mean, rstd, train=True, count=moments.count, activation=activation
-    )
+    y, moments, rstd, _ = reference.batch_norm_train(np, reference.TrainArguments(x, *small[:2], *running, **options))
+    given = (dy, x, *small[:2], moments.mean, rstd, True, moments.count)
+    grads = reference.batch_norm_backward(np, reference.BackwardArguments(*given, activation=activation))
     # Half an ulp of values below 8, a few roundings, and sums of n terms that round at random in the storage dtype.
     tolerance = 2e-6 if dtype == "float32" else 1e-12
     for a, b in zip(got, [y, *moments, rstd, *running, *grads[:3]], strict=True):
@@ -183,7 +181,7 @@ def test_samples_far_from_the_mean_cost_no_precision(shape):
     for i in range(16):  # where the kernel looks for a value near the mean
         x[:, i * rows // 16, :, i * inner // 16] = 1e6
     got = train_and_back(shape, "float32", x=x)
-    moments = reference.batch_norm_moments(np, x)
+    moments = reference.batch_norm_moments(np, reference.MomentsArguments(x))
     deviation = np.sqrt(moments.m2 / moments.count)
     assert np.all(np.abs(got[2] - moments.mean) <= 1e-6 * deviation)  # what y then is off by
     np.testing.assert_allclose(got[3], moments.m2, rtol=1e-6)  # sums of float32 squares at most

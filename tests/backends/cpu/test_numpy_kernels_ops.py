@@ -11,6 +11,13 @@ from hypothesis import strategies as st
 from kernel_memory import is_untouched_around, memories, place, place_nan
 
 import bnkit
+from bnkit.reference import (
+    BackwardArguments,
+    GradientSumsArguments,
+    InferenceArguments,
+    MomentsArguments,
+    TrainArguments,
+)
 
 Array = np.ndarray[Any, Any]
 DTYPES = [np.dtype(d) for d in ("float16", ml_dtypes.bfloat16, "float32", "float64")]
@@ -46,7 +53,7 @@ def small_arrays(x: Array, rng: np.random.Generator) -> tuple[Array, Array]:
 @given(data=st.data())
 def test_moments_are_those_of_the_formulas(dtype: Any, data: st.DataObject) -> None:
     x, _, _ = data.draw(views(dtype))
-    count, mean, m2 = BACKEND.batch_norm_moments(x)
+    count, mean, m2 = BACKEND.batch_norm_moments(MomentsArguments(x))
     wide = oracle.wide(x)
     n = x.shape[1] * x.shape[3]
     want_mean = wide.mean(axis=(1, 3), keepdims=True)
@@ -77,11 +84,14 @@ def test_gradient_sums_of_parts_make_the_backward_of_the_whole(
     rstd = want.rstd[:, 0, :, 0].astype(float)
     cut = data.draw(st.integers(0, x.shape[1]))
     parts = [tuple(np.ascontiguousarray(a[:, part]) for a in (dy, x)) for part in (slice(cut), slice(cut, None))]
-    sums = [BACKEND.batch_norm_gradient_sums(*p, gamma, beta, mean, rstd, activation=activation) for p in parts]
+    sums = [
+        BACKEND.batch_norm_gradient_sums(GradientSumsArguments(*p, gamma, beta, mean, rstd, activation=activation))
+        for p in parts
+    ]
     both = (sums[0][0] + sums[1][0], sums[0][1] + sums[1][1])
     count = np.full(mean.shape, float(want.count))
-    options: dict[str, Any] = {"train": True, "count": count, "sums": both, "activation": activation}
-    grads = [BACKEND.batch_norm_backward(*p, gamma, beta, mean, rstd, **options) for p in parts]
+    rest = (gamma, beta, mean, rstd, True, count, both, None, activation)
+    grads = [BACKEND.batch_norm_backward(BackwardArguments(*p, *rest)) for p in parts]
     oracle.assert_near(np.concatenate([g.dx for g in grads], axis=1), wanted.dx, "dx")
     for part, own, g in zip((slice(cut), slice(cut, None)), sums, grads, strict=True):
         upstream, size = wanted.dresidual[:, part], want.size[:, part]
@@ -114,21 +124,26 @@ def test_a_relu_after_a_residual_lets_the_same_through_in_every_backward(dtype: 
     rest: dict[str, Any] = {"train": train, "activation": "relu", "residual": True}
     if train:
         made = BACKEND.batch_norm_train(
-            x, gamma, beta, None, None, decay=0.9, eps=1e-5, correction=1, out=out.array, **options
+            TrainArguments(x, gamma, beta, None, None, 0.9, 1e-5, 1, out=out.array, **options)
         )
         y, active, statistics = made.y, made.active, (made.moments.mean, made.rstd)
         rest["count"] = made.moments.count
     else:
-        y, active = BACKEND.batch_norm_inference(x, gamma, beta, mean, var, eps=1e-5, out=out.array, **options)
+        y, active = BACKEND.batch_norm_inference(
+            InferenceArguments(x, gamma, beta, mean, var, 1e-5, out=out.array, **options)
+        )
         statistics = (mean.astype(float), 1 / np.sqrt(var.astype(float) + 1e-5))
     rest["active"] = active
     assert y is out.array
     assert is_untouched_around(out)
     oracle.assert_near(y, want.y, "y")
-    sums = BACKEND.batch_norm_gradient_sums(dy, x, gamma, beta, *statistics, activation="relu", active=active)
+    sums = BACKEND.batch_norm_gradient_sums(
+        GradientSumsArguments(dy, x, gamma, beta, *statistics, activation="relu", active=active)
+    )
     over = place(dy, data.draw(memories(4, dtype.itemsize, whole=True)))
-    for given_dy, dx_out in ((dy, None), (over.array, over.array)):
-        grads = BACKEND.batch_norm_backward(given_dy, x, gamma, beta, *statistics, out=dx_out, **rest)
+    back = BackwardArguments(dy, x, gamma, beta, *statistics, **rest)
+    for args in (back, back._replace(dy=over.array, out=over.array)):
+        grads = BACKEND.batch_norm_backward(args)
         oracle.assert_near(grads.dx, wanted.dx, "dx")
         for got, total, name in zip(grads[1:3], reversed(sums), ("dgamma", "dbeta"), strict=True):
             oracle.assert_near(got, getattr(wanted, name), name)

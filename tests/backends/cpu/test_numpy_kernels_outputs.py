@@ -14,6 +14,7 @@ from kernel_memory import Memory, is_untouched_around, place, place_nan
 from kernel_workload import all_results, child_checksums
 
 import bnkit
+from bnkit.reference import BackwardArguments, InferenceArguments, TrainArguments
 
 Array = np.ndarray[Any, Any]
 SHAPES = {  # of more than 40 MB in float32, none a multiple of a vector
@@ -92,25 +93,26 @@ def test_big_results_are_written_whole_and_nothing_beside_them(name: str, dtype:
     x, gamma, beta = big.x, big.gamma, big.beta
     mean, var = np.zeros_like(gamma), np.ones_like(gamma)
     out = place_nan(x, big.memory)
-    made = backend.batch_norm_train(x, gamma, beta, None, None, decay=0.9, eps=1e-5, correction=1, out=out.array)
-    statistics, count = (made.moments.mean, made.rstd), made.moments.count
+    made = backend.batch_norm_train(TrainArguments(x, gamma, beta, None, None, 0.9, 1e-5, 1, out=out.array))
+    back = BackwardArguments(big.dy, x, gamma, beta, made.moments.mean, made.rstd, True, made.moments.count)
     big.check(made.y, None, train=True)
     assert made.y is out.array
     assert is_untouched_around(out)
     out.buffer.fill(0xFF)
-    backend.batch_norm_backward(big.dy, x, gamma, beta, *statistics, train=True, count=count, out=out.array)
+    backend.batch_norm_backward(back._replace(out=out.array))
     big.check(None, out.array, train=True)
     assert is_untouched_around(out)
     over = place(big.dy, big.memory)
-    backend.batch_norm_backward(over.array, x, gamma, beta, *statistics, train=True, count=count, out=over.array)
+    backend.batch_norm_backward(back._replace(dy=over.array, out=over.array))
     assert over.array.tobytes() == out.array.tobytes()
     assert is_untouched_around(over)
     out.buffer.fill(0xFF)
-    backend.batch_norm_inference(x, gamma, beta, mean, var, eps=1e-5, out=out.array)
+    inference = InferenceArguments(x, gamma, beta, mean, var, eps=1e-5, out=out.array)
+    backend.batch_norm_inference(inference)
     big.check(out.array, None, train=False)
     assert is_untouched_around(out)
     over = place(x, big.memory)
-    backend.batch_norm_inference(over.array, gamma, beta, mean, var, eps=1e-5, out=over.array)
+    backend.batch_norm_inference(inference._replace(x=over.array, out=over.array))
     assert over.array.tobytes() == out.array.tobytes()
     assert is_untouched_around(over)
 
@@ -121,36 +123,17 @@ def test_big_residuals_are_added_and_given_their_gradient(name: str) -> None:
     big, backend = Big(SHAPES[name], "float32", 3), bnkit.get_backend("numpy")
     residual = place(big.dy[..., ::-1, :], big.memory).array
     out = place_nan(big.x, big.memory)
+    arrays = (big.x, big.gamma, big.beta)
     made = backend.batch_norm_train(
-        big.x,
-        big.gamma,
-        big.beta,
-        None,
-        None,
-        decay=0.9,
-        eps=1e-5,
-        correction=1,
-        residual=residual,
-        activation="relu",
-        out=out.array,
+        TrainArguments(*arrays, None, None, 0.9, 1e-5, 1, None, residual, activation="relu", out=out.array)
     )
     big.check(made.y, None, train=True, residual=residual)
     assert is_untouched_around(out)
     upstream = np.where(made.y > 0, big.dy, 0)
     out.buffer.fill(0xFF)
+    given = (big.dy, *arrays, made.moments.mean, made.rstd, True, made.moments.count)
     grads = backend.batch_norm_backward(
-        big.dy,
-        big.x,
-        big.gamma,
-        big.beta,
-        made.moments.mean,
-        made.rstd,
-        train=True,
-        count=made.moments.count,
-        activation="relu",
-        active=made.active,
-        residual=True,
-        out=out.array,
+        BackwardArguments(*given, activation="relu", active=made.active, residual=True, out=out.array)
     )
     np.testing.assert_array_equal(grads.dresidual, upstream)
     big.dy = upstream

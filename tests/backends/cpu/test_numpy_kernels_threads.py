@@ -22,6 +22,7 @@ STEP = """
     import os, signal, threading, time, warnings
     import numpy as np
     from bnkit import get_backend
+    from bnkit.reference import TrainArguments
     from kernel_workload import all_results
     warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of a fork beside threads
 
@@ -40,7 +41,7 @@ STEP = """
     def train_for_ever():
         backend, x = get_backend("numpy"), np.random.default_rng(0).normal(size=(1, 3000, 67, 1)).astype(np.float32)
         while True:
-            backend.batch_norm_train(x, None, None, None, None, decay=0.9, eps=1e-5, correction=1)
+            backend.batch_norm_train(TrainArguments(x, None, None, None, None, decay=0.9, eps=1e-5, correction=1))
 
     def computing_threads(count):
         for _ in range(count):

@@ -10,6 +10,7 @@ from cuda_host.schedules import PARALLEL, same_in_every_schedule, use_schedule
 
 import bnkit
 from bnkit.backend import Backend
+from bnkit.reference import BackwardArguments, TrainArguments
 from bnkit.testing import backend_checks
 from bnkit.testing.cases import make_data
 
@@ -39,18 +40,11 @@ def test_no_bit_depends_on_the_order_of_threads(host: CudaHostBackend, shape: tu
             host.asarray(a)
             for a in (data.x, data.dy, data.residual, data.gamma, data.beta, data.running_mean, data.running_var)
         )
-        options: dict[str, Any] = {"activation": "relu"}
         y, moments, rstd, active = host.batch_norm_train(
-            x, gamma, beta, mean, var, decay=0.9, eps=1e-5, correction=1, residual=residual, **options
+            TrainArguments(x, gamma, beta, mean, var, 0.9, 1e-5, 1, residual=residual, activation="relu")
         )
-        gradients = host.batch_norm_backward(
-            *(dy, x, gamma, beta, moments.mean, rstd),
-            **options,
-            train=True,
-            count=moments.count,
-            active=active,
-            residual=True,
-        )
+        given = (dy, x, gamma, beta, moments.mean, rstd, True, moments.count)
+        gradients = host.batch_norm_backward(BackwardArguments(*given, activation="relu", active=active, residual=True))
         return tuple(map(host.to_numpy, (y, moments.mean, rstd, active, mean, var, *gradients)))
 
     same_in_every_schedule(run)

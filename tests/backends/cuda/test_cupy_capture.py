@@ -9,6 +9,14 @@ from cuda_host.device_array import allocations
 from cuda_host.host_backend import DEVICES, ONE_READ, CudaHostBackend, needs_compiler
 
 import bnkit
+from bnkit.reference import (
+    BackwardArguments,
+    GradientSumsArguments,
+    InferenceArguments,
+    MomentsArguments,
+    StepArguments,
+    TrainArguments,
+)
 
 pytestmark = needs_compiler
 
@@ -23,24 +31,27 @@ def calls(ops: CudaHostBackend, shape: tuple[int, ...]) -> dict[str, Callable[[]
     gamma, beta, mean, var = (ops.asarray(rng.uniform(0.5, 2, shape[:3:2]).astype(np.float32)) for _ in range(4))
     logits, labels = ops.asarray(rng.normal(size=(3, 33, 37)).astype(np.float32)), ops.asarray(np.arange(33) % 37)
     options: dict[str, Any] = {"residual": residual, "activation": "relu"}
-    train: dict[str, Any] = {"decay": 0.9, "eps": 1e-5, "correction": 1}
-    made = ops.batch_norm_train(x, gamma, beta, mean, var, **train, **options)
+    train = TrainArguments(x, gamma, beta, mean, var, 0.9, 1e-5, 1, **options)
+    plain = TrainArguments(x, None, None, None, None, 0.9, 1e-5, 1, out=out)
+    made = ops.batch_norm_train(train)
     given = (dy, x, gamma, beta, made.moments.mean, made.rstd)
     gate: dict[str, Any] = {"activation": "relu", "active": made.active}
-    of_all = ops.batch_norm_gradient_sums(*given, **gate)
-    back: dict[str, Any] = {"train": True, "count": made.moments.count, "residual": True, **gate}
+    part = GradientSumsArguments(*given, **gate)
+    of_all = ops.batch_norm_gradient_sums(part)
+    back = BackwardArguments(*given, True, made.moments.count, residual=True, **gate)
+    inference = InferenceArguments(x, gamma, beta, mean, var, 1e-5, **options)
     rates = ops.asarray(np.full(shape[0], 0.1, np.float32))
     return {
-        "train": lambda: ops.batch_norm_train(x, gamma, beta, mean, var, **train, **options),
-        "train without parameters": lambda: ops.batch_norm_train(x, None, None, None, None, out=out, **train),
-        "inference": lambda: ops.batch_norm_inference(x, gamma, beta, mean, var, eps=1e-5, **options),
-        "moments": lambda: ops.batch_norm_moments(x),
-        "gradient sums": lambda: ops.batch_norm_gradient_sums(*given, **gate),
-        "backward": lambda: ops.batch_norm_backward(*given, **back),
-        "backward by sums of all": lambda: ops.batch_norm_backward(*given, sums=of_all, **back),
+        "train": lambda: ops.batch_norm_train(train),
+        "train without parameters": lambda: ops.batch_norm_train(plain),
+        "inference": lambda: ops.batch_norm_inference(inference),
+        "moments": lambda: ops.batch_norm_moments(MomentsArguments(x)),
+        "gradient sums": lambda: ops.batch_norm_gradient_sums(part),
+        "backward": lambda: ops.batch_norm_backward(back),
+        "backward by sums of all": lambda: ops.batch_norm_backward(back._replace(sums=of_all)),
         "softmax": lambda: ops.softmax_cross_entropy(logits, labels),
-        "optimizer step": lambda: ops.optimizer_step("momentum", x, dy, (residual,), 0.1, decays=(0.9,)),
-        "optimizer step of replicas": lambda: ops.optimizer_step("sgd", x, dy, (), rates),
+        "optimizer step": lambda: ops.optimizer_step(StepArguments("momentum", x, dy, (residual,), 0.1, decays=(0.9,))),
+        "optimizer step of replicas": lambda: ops.optimizer_step(StepArguments("sgd", x, dy, (), rates)),
         "uniform": lambda: ops.uniform((1, 2, 3), (1025,)),
         "uniform of replicas": lambda: ops.uniform(([3, 2**40], 2, 3), (2, 65)),
     }
@@ -88,7 +99,7 @@ def test_a_first_call_cannot_be_captured() -> None:
     ops = CudaHostBackend(limits=ONE_READ)
     x = ops.asarray(np.ones((1, 9, 3, 1), np.float32))
     with pytest.raises(RuntimeError, match="a module is loaded"), allocations(capture=True):
-        ops.batch_norm_moments(x)
+        ops.batch_norm_moments(MomentsArguments(x))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from cuda_host.host_backend import DEVICES, ONE_READ, SHARED, TWO_READS, OverHost, needs_compiler, ops_on
 
+from bnkit.reference import BackwardArguments, GradientSumsArguments, InferenceArguments, TrainArguments
+
 pytestmark = needs_compiler
 
 Array = np.ndarray[Any, Any]
@@ -69,7 +71,7 @@ def check(
     dy[...] = oracle.away_from_the_kink(dy, want, activation)
     wanted = oracle.backward(dy, want, gamma, axes=AXES, train=train, activation=activation)
     if train:
-        got = ops.batch_norm_train(*made, decay=0.9, eps=1e-5, correction=1, **options)
+        got = ops.batch_norm_train(TrainArguments(*made, decay=0.9, eps=1e-5, correction=1, **options))
         y, active, statistics, count = got.y, got.active, (got.moments.mean, got.rstd), got.moments.count
         np.testing.assert_array_equal(count, np.full(gamma.shape, shape[1] * shape[3]))
         assert want.running_mean is not None
@@ -77,14 +79,14 @@ def check(
         oracle.assert_near(made[3], want.running_mean, "running_mean")
         oracle.assert_near(made[4], want.running_var, "running_var")
     else:
-        y, active = ops.batch_norm_inference(*made, eps=1e-5, **options)
+        y, active = ops.batch_norm_inference(InferenceArguments(*made, eps=1e-5, **options))
         statistics = (running_mean.astype(float), 1 / np.sqrt(running_var.astype(float) + 1e-5))
         count = None
     oracle.assert_near(y, want.y, "y")
     given = (dy, x, gamma, beta, *statistics)
     gate: dict[str, Any] = {"activation": activation, "active": active}
-    grads = ops.batch_norm_backward(*given, train=train, count=count, residual=with_residual, **gate)
-    sums = ops.batch_norm_gradient_sums(*given, **gate)
+    grads = ops.batch_norm_backward(BackwardArguments(*given, train=train, count=count, residual=with_residual, **gate))
+    sums = ops.batch_norm_gradient_sums(GradientSumsArguments(*given, **gate))
     for name in ("dx", "dgamma", "dbeta"):
         oracle.assert_near(getattr(grads, name), getattr(wanted, name), name)
     for total, name in zip(sums, ("dbeta", "dgamma"), strict=True):
@@ -158,9 +160,9 @@ def test_the_cost_rule_reads_once_what_fits(
 ) -> None:
     ops = ops_on(limits)
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    made = ops.batch_norm_train(x, None, None, None, None, decay=0.9, eps=1e-5, correction=1)
+    made = ops.batch_norm_train(TrainArguments(x, None, None, None, None, decay=0.9, eps=1e-5, correction=1))
     statistics = (made.moments.mean, made.rstd)
-    ops.batch_norm_backward(x, x, None, None, *statistics, train=True, count=made.moments.count)
+    ops.batch_norm_backward(BackwardArguments(x, x, None, None, *statistics, train=True, count=made.moments.count))
     assert ops.launches == kernels
 
 
@@ -173,18 +175,13 @@ def test_dx_of_constant_statistics_is_found_without_x(gate: str, train: bool) ->
     ops.backend.launcher = Watching(ops.backend.launcher, "bnkit::gradient<", given)
     rng, shape = np.random.default_rng(0), (1, 5003, 1, 1)
     x, dy, residual = rng.normal(size=(3, *shape)).astype(np.float32)
-    options: dict[str, Any] = {"activation": None if gate == "open" else "relu"}
+    activation = None if gate == "open" else "relu"
     mean, var = np.zeros((1, 1)), np.full((1, 1), 0.25)
-    made = ops.batch_norm_inference(
-        x, None, None, mean, var, eps=0.0, residual=residual if gate == "by bits" else None, **options
-    )
-    grads = ops.batch_norm_backward(
-        *(dy, x, None, None, mean, 1 / np.sqrt(var)),
-        **options,
-        train=train,
-        count=np.full((1, 1), 5003.0),
-        active=made[1],
-    )
+    added = residual if gate == "by bits" else None
+    made = ops.batch_norm_inference(InferenceArguments(x, None, None, mean, var, 0.0, added, activation))
+    arrays = (dy, x, None, None, mean, 1 / np.sqrt(var))
+    args = BackwardArguments(*arrays, train, np.full((1, 1), 5003.0), activation=activation, active=made[1])
+    grads = ops.batch_norm_backward(args)
     assert [arguments[1] is None for arguments in given] == [not train and gate != "by x"]
     if not train:
         np.testing.assert_array_equal(grads.dx, np.where((made[0] > 0) | (gate == "open"), 2 * dy, 0))

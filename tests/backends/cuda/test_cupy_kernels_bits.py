@@ -9,6 +9,8 @@ from cuda_host.host_backend import DEVICES, TWO_READS, OverHost, needs_compiler,
 from cuda_host.schedules import same_in_every_schedule
 from kernel_memory import Memory, is_untouched_around, place, place_nan
 
+from bnkit.reference import BackwardArguments, InferenceArguments, MomentsArguments, TrainArguments
+
 pytestmark = needs_compiler
 
 Array = np.ndarray[Any, Any]
@@ -32,10 +34,10 @@ def step(
     """y, running_mean, running_var, dx, dgamma, dbeta and dresidual of a training step through residual and ReLU."""
     running, (y_out, dx_out) = (gamma - 1, beta + 1), outs or (None, None)
     options: dict[str, Any] = {"decay": 0.9, "eps": 1e-5, "correction": 1, "residual": residual, "activation": "relu"}
-    made = ops.batch_norm_train(x, gamma, beta, *running, out=y_out, **options)
-    gate = {"activation": "relu", "active": made.active, "residual": True, "out": dx_out}
-    given = (dy, x, gamma, beta, made.moments.mean, made.rstd)
-    return made.y, *running, *ops.batch_norm_backward(*given, train=True, count=made.moments.count, **gate)
+    made = ops.batch_norm_train(TrainArguments(x, gamma, beta, *running, out=y_out, **options))
+    given = (dy, x, gamma, beta, made.moments.mean, made.rstd, True, made.moments.count)
+    args = BackwardArguments(*given, activation="relu", active=made.active, residual=True, out=dx_out)
+    return made.y, *running, *ops.batch_norm_backward(args)
 
 
 def assert_same(got: tuple[Array, ...], want: tuple[Array, ...]) -> None:
@@ -75,8 +77,9 @@ def test_results_in_place_have_the_same_bits(shape: tuple[int, ...], device: str
     x, dy, residual, gamma, beta = inputs(shape, np.float32)
     want = step(ops, x, dy, residual, gamma, beta)
     assert_same(step(ops, x, over := dy.copy(), residual, gamma, beta, None, over), want)
-    y, _ = ops.batch_norm_inference(x, gamma, beta, gamma, beta, eps=1e-5)
-    again, _ = ops.batch_norm_inference(over_x := x.copy(), gamma, beta, gamma, beta, eps=1e-5, out=over_x)
+    args = InferenceArguments(x, gamma, beta, gamma, beta, eps=1e-5)
+    y, _ = ops.batch_norm_inference(args)
+    again, _ = ops.batch_norm_inference(args._replace(x=(over_x := x.copy()), out=over_x))
     assert again is over_x
     np.testing.assert_array_equal(again, y)
 
@@ -108,7 +111,7 @@ def test_a_constant_channel_gives_beta_exactly(shape: tuple[int, ...], device: s
     *_, gamma, beta = inputs(shape, np.float32)
     for constant in (0.1, -7e8, 3e38):
         x = np.full(shape, constant, np.float32)
-        made = ops.batch_norm_train(x, gamma, beta, None, None, decay=0.9, eps=1e-5, correction=1)
+        made = ops.batch_norm_train(TrainArguments(x, gamma, beta, None, None, decay=0.9, eps=1e-5, correction=1))
         np.testing.assert_array_equal(made.y, np.broadcast_to(beta[:, None, :, None], shape))
         np.testing.assert_array_equal(made.moments.m2, np.zeros_like(made.moments.m2))
 
@@ -131,7 +134,7 @@ def test_squares_beyond_the_type_and_a_far_first_element_cost_no_digit(shape: tu
     far = x.copy()
     far[:, 0] = 1e9
     for values in (x * np.float32(1e30), far):
-        made = ops.batch_norm_train(values, None, None, None, None, decay=0.9, eps=1e-5, correction=1)
+        made = ops.batch_norm_train(TrainArguments(values, None, None, None, None, decay=0.9, eps=1e-5, correction=1))
         wide = values.astype(np.longdouble)
         mean, std = wide.mean(axis=(1, 3), keepdims=True), wide.std(axis=(1, 3), keepdims=True)
         x_hat = (wide - mean) / std
@@ -164,7 +167,7 @@ def test_threads_of_wider_arithmetic_read_nothing_that_another_one_writes(
 def test_moments_taken_anew_wait_for_each_other() -> None:
     """Sums over a block for squares beyond the type, a channel after another, by the checks of a checked module."""
     x = inputs((1, 600, 8, 1), np.float32)[0] * np.float32(1e30)
-    _, mean, m2 = ops_on(TWO_READS, checked=True).batch_norm_moments(x)
+    _, mean, m2 = ops_on(TWO_READS, checked=True).batch_norm_moments(MomentsArguments(x))
     wide = x.astype(np.longdouble)
     # Sums of 600 terms in float64
     np.testing.assert_allclose(mean[0], wide.mean(axis=(0, 1, 3)), rtol=1e-12)

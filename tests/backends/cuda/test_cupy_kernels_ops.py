@@ -10,7 +10,7 @@ from cuda_host.host_backend import DEVICES, TWO_READS, needs_compiler, ops_on
 from cuda_host.schedules import same_in_every_schedule
 
 import bnkit
-from bnkit.reference import unpack_bits
+from bnkit.reference import BackwardArguments, GradientSumsArguments, MomentsArguments, TrainArguments, unpack_bits
 
 pytestmark = needs_compiler
 
@@ -23,7 +23,7 @@ of_every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(1, 2, 1, 1), (2, 37, 72, 1), (1, 2200, 8, 1), (2, 5, 3, 49)], ids=str)
 def test_moments_are_those_of_the_formulas(shape: tuple[int, ...], dtype: Any) -> None:
     x = np.random.default_rng(shape).normal(50, 2, shape).astype(dtype)
-    count, mean, m2 = ops_on(TWO_READS).batch_norm_moments(x)
+    count, mean, m2 = ops_on(TWO_READS).batch_norm_moments(MomentsArguments(x))
     wide, n = oracle.wide(x), shape[1] * shape[3]
     want = wide.mean(axis=(1, 3), keepdims=True)
     want_m2 = ((wide - want) ** 2).sum(axis=(1, 3))
@@ -52,10 +52,11 @@ def test_gradient_sums_of_parts_make_the_backward_of_the_whole(
     wanted = oracle.backward(dy, want, gamma, axes=(0, 2), train=True, activation=activation)
     statistics = (oracle.wide(x).mean(axis=(1, 3)).astype(float), want.rstd[:, 0, :, 0].astype(float))
     parts = [tuple(np.ascontiguousarray(a[:, part]) for a in (dy, x)) for part in (slice(11), slice(11, None))]
-    sums = [ops.batch_norm_gradient_sums(*p, gamma, beta, *statistics, activation=activation) for p in parts]
+    small = (gamma, beta, *statistics)
+    sums = [ops.batch_norm_gradient_sums(GradientSumsArguments(*p, *small, activation=activation)) for p in parts]
     both = (sums[0][0] + sums[1][0], sums[0][1] + sums[1][1])
-    options: dict[str, Any] = {"train": True, "count": np.full(gamma.shape, float(want.count)), "sums": both}
-    grads = [ops.batch_norm_backward(*p, gamma, beta, *statistics, activation=activation, **options) for p in parts]
+    rest = (True, np.full(gamma.shape, float(want.count)), both, None, activation)
+    grads = [ops.batch_norm_backward(BackwardArguments(*p, *small, *rest)) for p in parts]
     oracle.assert_near(np.concatenate([g.dx for g in grads], axis=1), wanted.dx, "dx")
     oracle.assert_near(both[0], wanted.dbeta, "the sum of dy")
     oracle.assert_near(both[1], wanted.dgamma, "the sum of dy * x_hat")
@@ -71,19 +72,20 @@ def test_the_reference_reads_the_bits_of_the_kernels(shape: tuple[int, ...], dty
     """As where ranks train without a mask in the op, and come back with one."""
     ops, rng = ops_on(DEVICES[device]), np.random.default_rng(shape)
     x, dy, residual = (rng.normal(size=shape).astype(dtype) for _ in range(3))
-    options: dict[str, Any] = {"decay": 0.9, "eps": 1e-5, "correction": 1, "residual": residual, "activation": "relu"}
-    made = ops.batch_norm_train(x, None, None, None, None, **options)
+    none = (None, None, None, None)
+    made = ops.batch_norm_train(TrainArguments(x, *none, 0.9, 1e-5, 1, residual=residual, activation="relu"))
     given: tuple[Any, ...] = (dy, x, None, None, made.moments.mean, made.rstd)
     gate: dict[str, Any] = {"activation": "relu", "active": made.active}
-    rest: dict[str, Any] = {"train": True, "count": made.moments.count, "residual": True}
-    kernel = ops.batch_norm_backward(*given, **gate, **rest)
-    masked = ops.batch_norm_backward(*given, mask=np.ones(shape, bool), **gate, **rest)
+    mask = np.ones(shape, bool)
+    args = BackwardArguments(*given, True, made.moments.count, residual=True, **gate)
+    kernel, masked = (ops.batch_norm_backward(a) for a in (args, args._replace(mask=mask)))
     np.testing.assert_array_equal(masked.dresidual, kernel.dresidual)
-    sums = ops.batch_norm_gradient_sums(*given, mask=np.ones(shape, bool), **gate)
+    of_sums = GradientSumsArguments(*given, **gate)
+    kernel_sums, sums = (ops.batch_norm_gradient_sums(a) for a in (of_sums, of_sums._replace(mask=mask)))
     # A thread's own sums are float32.
-    np.testing.assert_allclose(sums[0], ops.batch_norm_gradient_sums(*given, **gate)[0], rtol=1e-5)
+    np.testing.assert_allclose(sums[0], kernel_sums[0], rtol=1e-5)
     flags = made.y > 0
-    np.testing.assert_array_equal(unpack_bits(np, ops._plain_bits(made.active, x), shape), flags)
+    np.testing.assert_array_equal(unpack_bits(np, ops._reference_bits(made.active, x), shape), flags)
 
 
 @of_every_dtype

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda_host.host_backend import TWO_READS, needs_compiler, ops_on
-from small_steps import RULES, SHAPES, Array, make_step
+from small_steps import RULES, SHAPES, Array, after, make_step
 
 from bnkit import reference
+from bnkit.reference import StepArguments
 
 pytestmark = needs_compiler
 by_reference = functools.partial(reference.optimizer_step, np)
@@ -34,7 +35,7 @@ def test_a_step_is_that_of_the_reference(rule: str, dtype: str, to: Any) -> None
     for shape in SHAPES:
         for rates in (False, True) if shape else (False,):
             made = make_step(rule, shape, dtype, rates=rates, weight_decay=0.02)
-            for got, want in zip(made.run(ops.optimizer_step, to), made.run(by_reference), strict=True):
+            for got, want in zip(after(ops.optimizer_step, made, to), after(by_reference, made), strict=True):
                 np.testing.assert_array_equal(got, want, err_msg=f"{shape} {rates}")
     assert {name for name, _ in ops.launches} == {"optimizer_step"}
     assert len(ops.launches) == 2 * len(SHAPES) - 1
@@ -42,7 +43,7 @@ def test_a_step_is_that_of_the_reference(rule: str, dtype: str, to: Any) -> None
 
 def test_the_elements_of_another_entry_have_its_learning_rate_also_within_a_vector() -> None:
     p, g, lr = np.zeros((7, 3), np.float32), np.ones((7, 3), np.float32), np.arange(7, dtype=np.float32)
-    ops_on(TWO_READS).optimizer_step("sgd", p, g, (), lr)
+    ops_on(TWO_READS).optimizer_step(StepArguments("sgd", p, g, (), lr))
     np.testing.assert_array_equal(p, np.repeat(-lr, 3).reshape(7, 3))
 
 
@@ -62,7 +63,7 @@ def test_arrays_that_the_kernel_does_not_take_are_left_to_the_reference(spoil: A
     results = []
     for op in (ops.optimizer_step, by_reference):
         p, g, v = spoil(made.p.copy(), made.g.copy(), made.memory[0].copy())
-        op("momentum", p, g, (v,), made.lr, **made.settings)
+        op(made._replace(p=p, g=g, memory=(v,)))
         results.append((p, v))
     for got, want in zip(*results, strict=True):
         np.testing.assert_array_equal(got, want)
@@ -71,7 +72,7 @@ def test_arrays_that_the_kernel_does_not_take_are_left_to_the_reference(spoil: A
 
 def test_arrays_that_only_touch_are_apart() -> None:
     ops, whole = ops_on(TWO_READS), np.ones(16, np.float32)
-    ops.optimizer_step("sgd", whole[:8], whole[8:], (), 0.5)
+    ops.optimizer_step(StepArguments("sgd", whole[:8], whole[8:], (), 0.5))
     np.testing.assert_array_equal(whole, [0.5] * 8 + [1] * 8)
     assert ops.launches == [("optimizer_step", False)]
 
@@ -80,5 +81,5 @@ def test_arrays_that_only_touch_are_apart() -> None:
 @every_rule
 def test_no_thread_reads_what_another_one_writes(rule: str) -> None:
     ops = ops_on(TWO_READS, checked=True)
-    make_step(rule, (5, 1, 7), "float32", rates=True).run(ops.optimizer_step)
-    make_step(rule, (3, 1001), "float64").run(ops.optimizer_step)
+    after(ops.optimizer_step, make_step(rule, (5, 1, 7), "float32", rates=True))
+    after(ops.optimizer_step, make_step(rule, (3, 1001), "float64"))

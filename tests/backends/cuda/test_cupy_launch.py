@@ -11,6 +11,14 @@ from cuda_host.device_array import DeviceArray
 from cuda_host.host_backend import ONE_READ, TWO_READS, CudaHostBackend, OverHost
 
 import bnkit
+from bnkit.reference import (
+    BackwardArguments,
+    GradientSumsArguments,
+    InferenceArguments,
+    MomentsArguments,
+    StepArguments,
+    TrainArguments,
+)
 from bnkit_cupy import device, launch, plan
 from bnkit_cupy.launch import Launcher
 
@@ -52,8 +60,7 @@ def arrays(dtype: Any = np.float32) -> dict[str, Any]:
 
 
 def train(ops: Any, given: dict[str, Any]) -> Any:
-    options: dict[str, Any] = {"decay": 0.9, "eps": 1e-5, "correction": 1}
-    return ops.batch_norm_train(**given, **options)
+    return ops.batch_norm_train(TrainArguments(**given, decay=0.9, eps=1e-5, correction=1))
 
 
 def shifted(a: Array, by: int) -> Array:
@@ -105,7 +112,7 @@ def test_bits_of_another_shape_are_named(ops: OverHost) -> None:
     statistics = (made.moments.mean, made.rstd)
     x, words = np.ones(SHAPE, np.float32), np.zeros((1, 1, 1), np.uint32)
     with pytest.raises(ValueError, match=r"^active must have shape"):
-        ops.batch_norm_gradient_sums(x, x, None, None, *statistics, activation="relu", active=words)
+        ops.batch_norm_gradient_sums(GradientSumsArguments(x, x, None, None, *statistics, None, "relu", words))
 
 
 def test_a_module_is_loaded_once(ops: OverHost) -> None:
@@ -114,7 +121,7 @@ def test_a_module_is_loaded_once(ops: OverHost) -> None:
     for dtype in (np.float32, np.float32, np.float64):
         x = np.ones(SHAPE, dtype)
         for _ in range(2):
-            ops.batch_norm_moments(x)
+            ops.batch_norm_moments(MomentsArguments(x))
     assert [names[0] for _, _, names, _ in loader.asked] == [
         f"bnkit::moments<{stored}, 1, false>" for stored in ("float", "double")
     ]
@@ -133,15 +140,19 @@ def test_every_module_that_there_can_be_is_asked_for_by_an_op() -> None:
             ops = ops_by(loader, limits)
             for shape in shapes:
                 x = np.ones(shape, stored)
-                made = ops.batch_norm_train(x, None, None, None, None, decay=0.9, eps=1e-5, correction=1)
+                made = ops.batch_norm_train(
+                    TrainArguments(x, None, None, None, None, decay=0.9, eps=1e-5, correction=1)
+                )
                 statistics = (made.moments.mean, made.rstd)
-                ops.batch_norm_backward(x, x, None, None, *statistics, train=True, count=made.moments.count)
-                ops.batch_norm_inference(x, None, None, *statistics, eps=1e-5)
-                ops.batch_norm_gradient_sums(x, x, None, None, *statistics)
+                ops.batch_norm_backward(
+                    BackwardArguments(x, x, None, None, *statistics, train=True, count=made.moments.count)
+                )
+                ops.batch_norm_inference(InferenceArguments(x, None, None, *statistics, eps=1e-5))
+                ops.batch_norm_gradient_sums(GradientSumsArguments(x, x, None, None, *statistics))
             ops.softmax_cross_entropy(np.ones((3, 4), stored), np.zeros(3, np.int64))
             ops.uniform((0, 0, 0), (5,))
             if stored in launch.STEPPED:
-                ops.optimizer_step("sgd", *np.ones((2, 5), stored), (), 0.1)
+                ops.optimizer_step(StepArguments("sgd", *np.ones((2, 5), stored), (), 0.1))
             asked |= set(loader.asked)
     assert {(path.stem, cooperative) for path, _, _, cooperative in asked} == {
         (path.stem, cooperative) for path, _, _, cooperative in known
@@ -151,8 +162,9 @@ def test_every_module_that_there_can_be_is_asked_for_by_an_op() -> None:
 
 
 def test_views_without_elements_and_with_unknown_dtypes_are_left_to_the_reference(ops: OverHost) -> None:
-    assert ops.batch_norm_inference(np.ones((1, 0, 3, 1)), None, None, *np.ones((2, 1, 3)), eps=1e-5)[0].size == 0
-    assert ops.batch_norm_moments(np.ones(SHAPE, np.longdouble)).mean.shape == (1, 8)
+    empty = InferenceArguments(np.ones((1, 0, 3, 1)), None, None, *np.ones((2, 1, 3)), eps=1e-5)
+    assert ops.batch_norm_inference(empty)[0].size == 0
+    assert ops.batch_norm_moments(MomentsArguments(np.ones(SHAPE, np.longdouble))).mean.shape == (1, 8)
     assert ops.launches == []
 
 

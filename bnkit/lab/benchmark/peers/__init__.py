@@ -1,16 +1,16 @@
-"""Other implementations to measure against, each in a process of its own: two OpenMP runtimes in one would fight.
+"""Peers: other libraries to measure against, each in a separate process, since two OpenMP runtimes in one would clash.
 
-The process (`python -m bnkit.lab.benchmark.peers NAME THREADS DEVICE`) answers each line of JSON on stdin with one on
-stdout:
+The process (`python -m bnkit.lab.benchmark.peers NAME THREADS DEVICE`) answers each line of JSON on stdin by one line
+on stdout:
 
-    at its start                                        {"versions": {"torch": "2.13.0"}}
+    when it starts                                      {"versions": {"torch": "2.13.0"}}
     {"prepare": {"workload": "batch_norm", …}}          {"entries": ["F.batch_norm", …]}
     {"measure": "F.batch_norm", "seconds": 0.1, "least": 3, "warm_up": true}
                                                         {"times": [seconds, …]}
 
-or with {"error": reason} where it cannot, after which it goes on. A workload is a module beside this one with
-`prepare(peer, specification)`, which returns calls by name, each of them done when it returns, or on a GPU under way:
-there the device's own clock tells its time.
+If a request fails, the answer is {"error": reason}, and the process continues. A workload is a module of this package
+with `prepare(peer, specification)`, which returns calls by name. On the CPU a call has finished when it returns; on a
+GPU the clock of the device measures it.
 """
 
 import contextlib
@@ -24,15 +24,15 @@ from typing import Any
 
 from bnkit.lab.child import Child
 
-# What must be importable, which is found out without importing it.
+# The package that each peer needs. Nothing here imports it.
 PACKAGES = {"torch": "torch", "jax": "jax", "tutorial": "numpy", "torch-compile": "torch", "cudnn": "torch"}
 
-# Who computes on the device of a backend, by the module of its arrays.
+# The peers that compute on a backend's device, by the module of its arrays.
 ON_DEVICE = {"numpy": ("torch", "jax", "tutorial", "torch-compile"), "cupy": ("torch", "torch-compile", "cudnn")}
 
 
 class PeerError(RuntimeError):
-    """A peer could not do what it was asked for; `alive` tells whether it can still be asked."""
+    """A request to a peer failed; `alive` says whether the peer still answers."""
 
     def __init__(self, message: str, *, alive: bool) -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class PeerError(RuntimeError):
 
 
 def check_installed(name: str) -> None:
-    """ValueError for a peer that nobody knows, ImportError with the remedy for one that is not installed."""
+    """ValueError for an unknown peer; ImportError with the remedy if its package is not installed."""
     if name not in PACKAGES:
         raise ValueError(f"a peer must be one of {', '.join(PACKAGES)}, got {name!r}")
     if importlib.util.find_spec(PACKAGES[name]) is None:
@@ -48,16 +48,16 @@ def check_installed(name: str) -> None:
 
 
 def command(name: str, threads: int, device: str = "cpu") -> list[str]:
-    """device: where the peer computes, as PyTorch names it."""
-    called = [sys.executable, "-P", "-m", "bnkit.lab.benchmark.peers"]  # -P: nothing from the current folder
-    return [*called, name, str(threads), device]
+    """The command that starts a peer. device: PyTorch's name of the device, such as "cpu" or "cuda:0"."""
+    module = [sys.executable, "-P", "-m", "bnkit.lab.benchmark.peers"]  # -P: import nothing from the current folder
+    return [*module, name, str(threads), device]
 
 
 class Peer:
-    """A peer's process, from its start until `close`."""
+    """A peer's process. It starts with the object and ends with `close`."""
 
     def __init__(self, name: str, command: Sequence[str], threads: int, *, patience: float = 180.0) -> None:
-        """Start it and read what it is; PeerError where it does not come up. patience: seconds for an answer."""
+        """Start the process and read its versions; PeerError if it fails. patience: seconds to wait for an answer."""
         self.name = name
         self._patience = patience
         self._child = Child(command, threads)
@@ -67,14 +67,14 @@ class Peer:
         self.versions: dict[str, str] = self._answer()["versions"]
 
     def ask(self, message: dict[str, Any]) -> dict[str, Any]:
-        """The answer; PeerError with its reason where it is an error, is none, or does not come."""
+        """Send a request and return its answer; PeerError if the answer is an error, is not JSON, or does not come."""
         if self._lost:
             raise PeerError(self._lost, alive=False)
         self._child.send(json.dumps(message).encode() + b"\n")
         return self._answer()
 
     def close(self) -> None:
-        """End the process; a second time does nothing."""
+        """End the process. A second call does nothing."""
         self._lost = self._lost or "was closed"
         self._child.close()
 
@@ -92,7 +92,7 @@ class Peer:
         try:
             answer: dict[str, Any] = json.loads(line)
         except ValueError as error:
-            self._lost = f"answered {line.strip()[:60]!r}, which is no JSON; see what prints when Python starts"
+            self._lost = f"answered {line.strip()[:60]!r}, which is no JSON; see what Python prints when it starts"
             self.close()
             raise PeerError(self._lost, alive=False) from error
         if "error" in answer:
@@ -100,8 +100,8 @@ class Peer:
         return answer
 
     def _read(self) -> None:
-        """Put each line into the queue, and an empty one at the end: a pipe itself cannot be read with a limit."""
-        with contextlib.suppress(ValueError):  # closed meanwhile
+        """Put each line into the queue, and "" at the end. A pipe has no read with a timeout; a queue has."""
+        with contextlib.suppress(ValueError):  # `close` has closed the pipe
             for line in self._child.stdout:
                 self._lines.put(line.decode(errors="replace"))
         self._lines.put("")

@@ -1,4 +1,4 @@
-"""Batch norm by other libraries, each as its users would write it at its fastest; the values are not compared."""
+"""Batch norm in other libraries, each in its fastest usual form. The values are not compared here."""
 
 import importlib
 from collections.abc import Callable
@@ -10,7 +10,7 @@ Calls = dict[str, Callable[[], object]]
 
 
 def prepare(peer: str, specification: dict[str, Any]) -> Calls:
-    """The ways in which `peer` computes `op` on arrays of `shape` and `dtype` with statistics of `axis`, by name."""
+    """The peer's calls of `op` on arrays of `shape` and `dtype` with the statistics of `axis`, by name."""
     axis = specification["axis"]
     case = Case(tuple(specification["shape"]), axis if isinstance(axis, int) else tuple(axis))
     module = importlib.import_module(f"bnkit.lab.benchmark.peers.batch_norm_{peer.replace('-', '_')}")

@@ -1,7 +1,7 @@
-"""cuDNN's batch norm through PyTorch's operators of that name, which run it or fail.
+"""cuDNN's batch norm, by PyTorch's operators of that name. They run cuDNN or fail, and always fail on the CPU.
 
-F.batch_norm takes cuDNN's kernels or PyTorch's own by rules of its own (the dtype, the rank and the size), and does not
-tell which: that is the peer "torch". There is none on the CPU.
+F.batch_norm, which the peer "torch" calls, chooses between the kernels of cuDNN and of PyTorch by dtype, rank and size,
+and does not report its choice.
 """
 
 from collections.abc import Callable
@@ -32,10 +32,10 @@ def calls(case: Case, name: str, dtype: str) -> Calls:
 
 
 def _forward(t: Tensors, op: Op) -> tuple[Any, ...]:
-    """y, and what cuDNN keeps for its backward."""
+    """y, and the tensors that cuDNN saves for its backward."""
     train = op.kind != "inference"
-    y, *kept = aten.cudnn_batch_norm(t.x, t.gamma, t.beta, *t.running, train, MOMENTUM, EPS)
-    return finish(y, t, op), *kept
+    y, *saved = aten.cudnn_batch_norm(t.x, t.gamma, t.beta, *t.running, train, MOMENTUM, EPS)
+    return finish(y, t, op), *saved
 
 
 def _backward(t: Tensors, op: Op) -> Callable[[], object]:

@@ -1,7 +1,7 @@
-"""Batch norm in JAX under jit: forward, and the vjp's backward alone with whatever the forward kept.
+"""Batch norm in JAX under jit: the forward, and the vjp's backward alone with the residuals of the forward.
 
-Each with the variance as the mean of squared distances and as E[x²] - m², which is flax's default and faster, and each
-with the result written into memory of its own or, donated, into that of an old result.
+Each is timed with the variance as the mean of squared distances and as E[x²] - m², which is flax's default and faster,
+and each with the result in new memory and in the donated memory of an earlier result.
 """
 
 from collections.abc import Callable
@@ -35,17 +35,17 @@ def calls(case: Case, name: str, dtype: str) -> Calls:
         function = _forward(op, reduced, fast)
         if op.kind != "backward":
             result |= _timed(variance, lambda inputs, running, f=function: f(*inputs, *running), inputs, (mean, var))
-            if op.kind == "inference":  # no variance is computed
+            if op.kind == "inference":  # an inference computes no variance
                 return {key.removeprefix(variance + ", "): call for key, call in result.items()}
         else:
-            kept = jax.jit(lambda *inputs, f=function: jax.vjp(lambda *i: f(*i, mean, var)[0], *inputs)[1])(*inputs)
-            result |= _timed(variance, lambda kept, dy: kept(dy), kept, dy)
+            vjp = jax.jit(lambda *inputs, f=function: jax.vjp(lambda *i: f(*i, mean, var)[0], *inputs)[1])(*inputs)
+            result |= _timed(variance, lambda vjp, dy: vjp(dy), vjp, dy)
     return result
 
 
 def _timed(variance: str, function: Callable[..., Any], *arguments: Any) -> Calls:
     plain = jax.jit(function)
-    # An argument that is not used, but donated, lends its memory to the result of its shape.
+    # XLA writes the result into the memory of the donated, otherwise unused, argument of the same shape.
     donated = jax.jit(lambda _, *arguments: function(*arguments), donate_argnums=0, keep_unused=True)
     old = [jax.block_until_ready(plain(*arguments))]
 

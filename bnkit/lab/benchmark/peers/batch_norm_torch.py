@@ -1,7 +1,7 @@
-"""PyTorch's batch norm: F.batch_norm with autograd, and the operators beneath it, with and without out=.
+"""PyTorch's batch norm: F.batch_norm with autograd, and the operators that it calls, with and without out=.
 
-An NHWC case is a tensor of that memory in torch's channels_last format. Replicas lie side by side, (rows, replicas *
-features), which torch can normalize in one call. ReLU and the residual's sum are done in place, which is the fastest.
+An NHWC case is a tensor in torch's channels_last format, with the same memory. Replicas are (rows, replicas *
+features), so that torch normalizes them in one call. ReLU and the sum with the residual work in place: it is faster.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ aten = torch.ops.aten
 
 
 class Tensors:
-    """The tensors of a case in torch's shape: channels are axis 1."""
+    """The tensors of a case, with the channels on axis 1 as torch expects them."""
 
     def __init__(self, case: Case, dtype: str) -> None:
         torch.manual_seed(0)
@@ -28,8 +28,8 @@ class Tensors:
         parameter = torch.float64 if dtype == "float64" else torch.float32
 
         def normal() -> Any:
-            made = torch.randn(shape).to(stored)
-            return made.permute(0, 3, 1, 2) if case.layout == "NHWC" else made
+            tensor = torch.randn(shape).to(stored)
+            return tensor.permute(0, 3, 1, 2) if case.layout == "NHWC" else tensor
 
         self.x, self.dy, self.residual = normal(), normal(), normal()
         channels = self.x.shape[1]
@@ -39,7 +39,7 @@ class Tensors:
         self.out = torch.zeros_like(self.x)
 
     def leaves(self, op: Op) -> list[Any]:
-        """What has a gradient, made to ask for it."""
+        """The tensors that need a gradient, with requires_grad set."""
         return [a.requires_grad_() for a in (self.x, self.gamma, self.beta, *([self.residual] if op.residual else []))]
 
 
@@ -81,7 +81,7 @@ def _native(t: Tensors, op: Op, train: bool) -> Callable[[], object]:
 
 def _native_out(t: Tensors, op: Op, train: bool) -> Callable[[], object]:
     saved = [torch.empty_like(t.gamma, requires_grad=False) for _ in range(2 if train else 0)]
-    saved = saved or [torch.empty(0, dtype=t.gamma.dtype) for _ in range(2)]  # an inference saves nothing
+    saved = saved or [torch.empty(0, dtype=t.gamma.dtype) for _ in range(2)]  # inference saves no statistics
 
     def call() -> Any:
         with torch.no_grad():
@@ -93,14 +93,14 @@ def _native_out(t: Tensors, op: Op, train: bool) -> Callable[[], object]:
 
 
 def finish(y: Any, t: Tensors, op: Op) -> Any:
-    """The residual and the ReLU behind a batch norm, in its own memory."""
+    """Add the residual and apply the ReLU, in the memory of y."""
     if op.residual:
         y = y.add_(t.residual)
     return F.relu(y, inplace=True) if op.relu else y
 
 
 def autograd_backward(t: Tensors, op: Op, forward: Callable[[], object]) -> Callable[[], object]:
-    """The gradients of what `forward` makes of `t`'s leaves."""
+    """A call of the gradients of `forward` with respect to the leaves of `t`."""
     leaves = t.leaves(op)
     y = forward()
     return lambda: torch.autograd.grad(y, leaves, t.dy, retain_graph=True)

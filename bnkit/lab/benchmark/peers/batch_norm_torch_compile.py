@@ -1,4 +1,4 @@
-"""PyTorch's batch norm under torch.compile, which makes one program of it, the residual and the ReLU for each shape."""
+"""PyTorch's batch norm, residual and ReLU under torch.compile: one program for each shape."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,13 +11,13 @@ from bnkit.lab.benchmark.measure import OPS, Case, Op
 from bnkit.lab.benchmark.peers.batch_norm import Calls
 from bnkit.lab.benchmark.peers.batch_norm_torch import EPS, MOMENTUM, Tensors, autograd_backward
 
-# Else a backward can be done only once, with its forward before it.
+# By default a compiled backward may overwrite the saved tensors, so it could run only once for each forward.
 torch._functorch.config.donated_buffer = False
 
 
 def calls(case: Case, name: str, dtype: str) -> Calls:
     op, tensors = OPS[name], Tensors(case, dtype)
-    torch.compiler.reset()  # after some shapes of one function PyTorch would run it uncompiled, and not tell
+    torch.compiler.reset()  # after several shapes of a function PyTorch silently runs it uncompiled
     forward = _forward(tensors, op)
     if op.kind == "backward":
         return {"torch.compile, autograd": autograd_backward(tensors, op, forward)}

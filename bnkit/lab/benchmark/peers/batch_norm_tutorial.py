@@ -1,7 +1,7 @@
-"""The tutorial's batch norm, written anew after section 6.3 of "Deep Learning from Scratch", in arrays of one dtype.
+"""The batch norm of section 6.3 of "Deep Learning from Scratch", rewritten, in arrays of one dtype.
 
-The tutorial's class gives each activation of an image statistics of its own. Here an image batch is put into the shape
-(rows, channels), as a reader does who wants statistics for each channel, and a stack of replicas is a loop over them.
+The tutorial's class keeps separate statistics for each activation of an image. Here an image batch is reshaped to
+(rows, channels), as a user does who wants statistics for each channel, and replicas run in a loop.
 """
 
 from typing import Any
@@ -15,10 +15,11 @@ Array = Any
 
 
 class BatchNormalization:
-    def __init__(self, gamma: Array, beta: Array, momentum: float = 0.9) -> None:
+    def __init__(self, gamma: Array, beta: Array, momentum: float = 0.9, eps: float = 10e-7) -> None:
         self.gamma = gamma
         self.beta = beta
         self.momentum = momentum
+        self.eps = eps
         self.running_mean = np.zeros_like(gamma)
         self.running_var = np.zeros_like(gamma)
 
@@ -27,7 +28,7 @@ class BatchNormalization:
             mu = x.mean(axis=0)
             xc = x - mu
             var = np.mean(xc**2, axis=0)
-            std = np.sqrt(var + 10e-7)
+            std = np.sqrt(var + self.eps)
             xn = xc / std
             self.batch_size = x.shape[0]
             self.xc = xc
@@ -37,7 +38,7 @@ class BatchNormalization:
             self.running_var = self.momentum * self.running_var + (1 - self.momentum) * var
         else:
             xc = x - self.running_mean
-            xn = xc / np.sqrt(self.running_var + 10e-7)
+            xn = xc / np.sqrt(self.running_var + self.eps)
         return self.gamma * xn + self.beta
 
     def backward(self, dout: Array) -> Array:
@@ -53,21 +54,20 @@ class BatchNormalization:
 
 
 class Relu:
-    def forward(self, x: Array) -> Array:
+    def forward(self, x: Array, train_flg: bool) -> Array:
         self.mask = x <= 0
         out = x.copy()
         out[self.mask] = 0
         return out
 
     def backward(self, dout: Array) -> Array:
-        dout = dout.copy()  # the tutorial writes over it, which would change the next call
         dout[self.mask] = 0
         return dout
 
 
 def calls(case: Case, name: str, dtype: str) -> Calls:
     if dtype not in ("float32", "float64"):
-        raise TypeError(f"the tutorial's sums are no use in {dtype}")
+        raise TypeError(f"dtype must be float32 or float64, got {dtype}: the tutorial's sums need that precision")
     op = OPS[name]
     generator = np.random.default_rng(0)
     x, dy, residual = (generator.standard_normal(case.shape).astype(dtype) for _ in range(3))
@@ -80,10 +80,10 @@ def calls(case: Case, name: str, dtype: str) -> Calls:
         y = _back(case, [layer.forward(rows, train_flg) for layer, rows in zip(layers, _rows(case, x), strict=True)])
         if op.residual:
             y = y + residual
-        return relu.forward(y) if op.relu else y
+        return relu.forward(y, train_flg) if op.relu else y
 
     def backward() -> Array:
-        dout = relu.backward(dy) if op.relu else dy
+        dout = relu.backward(dy.copy()) if op.relu else dy  # Relu overwrites its argument
         return _back(case, [layer.backward(rows) for layer, rows in zip(layers, _rows(case, dout), strict=True)])
 
     forward(True)
@@ -93,7 +93,7 @@ def calls(case: Case, name: str, dtype: str) -> Calls:
 
 
 def _rows(case: Case, x: Array) -> list[Array]:
-    """x as arrays of shape (rows, channels), one a layer."""
+    """x as arrays of shape (rows, channels), one for each layer."""
     if case.layout == "replicas":
         return list(x)
     if case.layout == "NCHW":

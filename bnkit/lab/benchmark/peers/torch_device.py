@@ -1,4 +1,4 @@
-"""Where PyTorch's tensors lie, and the clock of that device."""
+"""The device of PyTorch's tensors, and its clock."""
 
 import contextlib
 import sys
@@ -13,19 +13,19 @@ Place = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
 def choose(device: str, threads: int) -> tuple[Place, Callable[[Callable[[], object], int], float]]:
-    """A context in which new tensors lie on `device`, and what tells the seconds of some calls there."""
+    """A context that puts new tensors on `device`, and a function that measures the seconds of calls there."""
     torch.set_num_threads(threads)
     if device == "cpu":
         return contextlib.nullcontext, host_seconds
     if not torch.cuda.is_available():
         sys.exit(f"this PyTorch, {torch.__version__}, finds no CUDA device")
     torch.cuda.set_device(device)
-    # Not torch.set_default_device, which looks at every call of PyTorch and so would slow what is timed.
+    # Not torch.set_default_device: it intercepts every call of PyTorch, which would slow the timed calls.
     return lambda: torch.device(device), _event_seconds
 
 
 def _event_seconds(call: Callable[[], object], repeat: int) -> float:
-    """By events of the device, as bnkit's own calls are timed there."""
+    """The time between two CUDA events, as bnkit times its calls on a GPU."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     start.record()

@@ -1,4 +1,4 @@
-"""The weight-scale experiment of one seed: what a library is given to do it, and what it has to give back."""
+"""The weight-scale experiment of one seed in other libraries: its inputs, and the accuracies to return."""
 
 import dataclasses
 import importlib
@@ -12,25 +12,25 @@ from bnkit import data
 from bnkit.lab.experiments import weight_scale
 from bnkit.nn.init import generator
 
-# Accuracies at the last record, (plain, batch norm) by (scales).
+# Returns the last accuracies, of shape (2, scales): without and with batch norm.
 Run = Callable[[], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What every implementation computes: its data, initial weights before scaling, and batches."""
+    """The inputs of every implementation: data, initial weights before scaling, and batches."""
 
     x: np.ndarray
     t: np.ndarray
     classes: int
     normals: list[np.ndarray]
     batches: np.ndarray  # (updates, batch) row numbers
-    every: int  # the accuracy is measured after update 1, 1 + every, …
+    every: int  # accuracies follow updates 1, 1 + every, 1 + 2 * every, …
     settings: weight_scale.Settings
 
 
 def problem(settings: weight_scale.Settings) -> Problem:
-    """The experiment's seed 0: the very weights and batches that bnkit draws."""
+    """The experiment's seed 0, with the weights and batches that bnkit draws."""
     loaded = data.load(settings.data, path=settings.data_dir)
     x, t = loaded.x_train[: settings.rows], loaded.t_train[: settings.rows]
     sizes = (x.shape[1], *settings.hidden, loaded.classes)
@@ -44,10 +44,9 @@ def problem(settings: weight_scale.Settings) -> Problem:
 
 
 def prepare(peer: str, specification: dict[str, Any]) -> dict[str, Run]:
-    """Complete runs by name. specification: what differs from the experiment's `Settings`."""
+    """Calls of the whole experiment, by name. specification: fields of the experiment's `Settings`."""
     fields = {name: value for name, value in specification.items() if name != "workload"}
     work = problem(weight_scale.Settings(**fields))
-    runs: dict[str, Run] = importlib.import_module(
-        f"bnkit.lab.benchmark.peers.weight_scale_{peer.replace('-', '_')}"
-    ).prepare(work)
+    module = importlib.import_module(f"bnkit.lab.benchmark.peers.weight_scale_{peer.replace('-', '_')}")
+    runs: dict[str, Run] = module.prepare(work)
     return runs

@@ -1,4 +1,4 @@
-"""The experiment in JAX: one compiled program a kind, scanned over the updates and mapped over the scales."""
+"""The experiment in JAX: one compiled program with batch norm and one without; scan over updates, vmap over scales."""
 
 import functools
 from typing import Any
@@ -11,7 +11,7 @@ from bnkit.lab.benchmark.peers.weight_scale import Problem, Run
 
 
 def prepare(work: Problem) -> dict[str, Run]:
-    """The run; both programs are compiled here."""
+    """The call of the experiment. Both programs are compiled here, outside the measured time."""
     scales = jnp.asarray(work.settings.scales, jnp.float32)
     normals = [jnp.asarray(n, jnp.float32) for n in work.normals]
     arguments = (scales, normals, jnp.asarray(work.x), jnp.asarray(work.t), jnp.asarray(work.batches))
@@ -24,7 +24,7 @@ def prepare(work: Problem) -> dict[str, Run]:
 
 
 def _train(work: Problem, normalized: bool, scale: Any, normals: Any, x: Any, t: Any, batches: Any) -> Any:
-    """The last accuracy of one network."""
+    """Train one network, and return its last accuracy."""
     lr = work.settings.lr
     params = [
         {"W": scale * n, "b": jnp.zeros(n.shape[1]), "gamma": jnp.ones(n.shape[1]), "beta": jnp.zeros(n.shape[1])}
@@ -55,7 +55,7 @@ def _train(work: Problem, normalized: bool, scale: Any, normals: Any, x: Any, t:
 
 
 def _forward(work: Problem, normalized: bool, params: Any, running: Any, x: Any, train: bool) -> Any:
-    """The logits, and the running statistics moved."""
+    """The logits and the updated running statistics."""
     decay = work.settings.decay
     moved: Any = []
     for i, p in enumerate(params):

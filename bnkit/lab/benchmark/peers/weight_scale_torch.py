@@ -1,4 +1,4 @@
-"""The experiment in PyTorch, eager: one network after the other. Its running variance subtracts 1 from the count."""
+"""The experiment in eager PyTorch, one network after the other. PyTorch's running variance has correction 1."""
 
 import itertools
 from typing import Any

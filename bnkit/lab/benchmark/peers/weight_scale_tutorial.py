@@ -1,10 +1,11 @@
-"""The experiment as the tutorial writes it: one network after the other, a class a layer, NumPy, float64."""
+"""The experiment as the tutorial writes it: NumPy, one network after the other, one class for each kind of layer."""
 
 import functools
 from typing import Any
 
 import numpy as np
 
+from bnkit.lab.benchmark.peers.batch_norm_tutorial import BatchNormalization, Relu
 from bnkit.lab.benchmark.peers.weight_scale import Problem, Run
 
 
@@ -42,45 +43,6 @@ class _Affine:
         return np.dot(dout, self.W.T)
 
 
-class _Relu:
-    def forward(self, x: np.ndarray, train: bool) -> Any:
-        self.mask = x <= 0
-        out = x.copy()
-        out[self.mask] = 0
-        return out
-
-    def backward(self, dout: np.ndarray) -> Any:
-        dout[self.mask] = 0
-        return dout
-
-
-class _BatchNormalization:
-    def __init__(self, gamma: np.ndarray, beta: np.ndarray, decay: float, eps: float) -> None:
-        self.gamma, self.beta, self.decay, self.eps = gamma, beta, decay, eps
-        self.running_mean, self.running_var = np.zeros_like(gamma), np.zeros_like(gamma)
-
-    def forward(self, x: np.ndarray, train: bool) -> Any:
-        if not train:
-            return self.gamma * ((x - self.running_mean) / np.sqrt(self.running_var + self.eps)) + self.beta
-        mu = x.mean(axis=0)
-        self.xc = x - mu
-        var = np.mean(self.xc**2, axis=0)
-        self.std = np.sqrt(var + self.eps)
-        self.xn = self.xc / self.std
-        self.running_mean = self.decay * self.running_mean + (1 - self.decay) * mu
-        self.running_var = self.decay * self.running_var + (1 - self.decay) * var
-        return self.gamma * self.xn + self.beta
-
-    def backward(self, dout: np.ndarray) -> Any:
-        rows = dout.shape[0]
-        self.dbeta, self.dgamma = dout.sum(axis=0), np.sum(self.xn * dout, axis=0)
-        dxn = self.gamma * dout
-        dxc = dxn / self.std
-        dstd = -np.sum((dxn * self.xc) / (self.std * self.std), axis=0)
-        dxc += (2.0 / rows) * self.xc * (0.5 * dstd / self.std)
-        return dxc - np.sum(dxc, axis=0) / rows
-
-
 class _SoftmaxWithLoss:
     def forward(self, x: np.ndarray, t: np.ndarray) -> Any:
         shifted = np.exp(x - np.max(x, axis=1, keepdims=True))
@@ -94,14 +56,14 @@ class _SoftmaxWithLoss:
 
 
 class _Network:
-    """The tutorial's MultiLayerNetExtend; its weight decay is computed although its factor is 0, as there."""
+    """The tutorial's MultiLayerNetExtend. As there, weight decay is computed although its factor is 0."""
 
     def __init__(self, work: Problem, scale: float, normalized: bool, dtype: str) -> None:
         self.decay = 0.0
         self.params: dict[str, np.ndarray] = {}
         self.layers: list[Any] = []
         self.affine: list[_Affine] = []
-        self.norms: list[_BatchNormalization] = []
+        self.norms: list[BatchNormalization] = []
         for i, normal in enumerate(work.normals, start=1):
             outputs = normal.shape[1]
             self.params[f"W{i}"] = (scale * normal).astype(dtype)
@@ -113,9 +75,9 @@ class _Network:
             if normalized:
                 gamma, beta = np.ones(outputs, dtype), np.zeros(outputs, dtype)
                 self.params[f"gamma{i}"], self.params[f"beta{i}"] = gamma, beta
-                self.norms.append(_BatchNormalization(gamma, beta, work.settings.decay, work.settings.eps))
+                self.norms.append(BatchNormalization(gamma, beta, work.settings.decay, work.settings.eps))
                 self.layers.append(self.norms[-1])
-            self.layers.append(_Relu())
+            self.layers.append(Relu())
         self.last = _SoftmaxWithLoss()
 
     def predict(self, x: np.ndarray, train: bool) -> Any:
