@@ -200,7 +200,7 @@ def test_a_folder_where_a_result_goes_is_told_before_the_work(workplace, monkeyp
 
 
 def test_a_figure_that_cannot_be_drawn_loses_no_records(workplace, kept, monkeypatch, capsys):
-    change(monkeypatch, plot=lambda records: 1 / 0)
+    change(monkeypatch, arrange=lambda charts: 1 / 0)
     assert main(["run", "weight-scale", "--from", kept(weight_scale.Settings(**LITTLE))]) == 1
     assert "wrote weight_scale.json" in capsys.readouterr().out
 

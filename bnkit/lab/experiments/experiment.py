@@ -1,20 +1,18 @@
 """The record of an experiment, which the command line and the report read."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from bnkit.lab.experiments import runner
-from bnkit.lab.experiments.findings import Findings
+from bnkit.lab.experiments.drawing import Figure, draw
+from bnkit.lab.experiments.findings import Chart, Findings
 from bnkit.lab.experiments.judging import judged
 from bnkit.lab.experiments.plan import Plan
 from bnkit.lab.experiments.records import Record
 from bnkit.lab.experiments.settings import Settings
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 S = TypeVar("S", bound=Settings)
 
@@ -24,8 +22,8 @@ class Experiment(Generic[S]):
     """A question, and how it is answered.
 
     settings: the class whose defaults are the published setting, but for the dataset. quick: smaller settings, of
-    20 seconds at most. plan: the parts, which return the records. claims: charts, published figures beside measured
-    ones, and verdicts. plot: the charts as a figure.
+    20 seconds at most. plan: the parts, which return the records. charts: of the records. claims: charts, published
+    figures beside measured ones, and verdicts. arrange: the charts as one figure.
     """
 
     name: str
@@ -34,7 +32,8 @@ class Experiment(Generic[S]):
     quick: Callable[[S], S]
     plan: Callable[[S], Plan]
     claims: Callable[[list[Record], S], Findings]
-    plot: Callable[[list[Record]], "Figure"]
+    charts: Callable[[list[Record]], tuple[Chart, ...]]
+    arrange: Callable[[Sequence[Chart]], Figure] = draw
 
     def run(
         self,
@@ -50,3 +49,6 @@ class Experiment(Generic[S]):
     def findings(self, records: list[Record], settings: S) -> Findings:
         """`claims`; a run that is too short gets no verdict."""
         return judged(self.claims(records, settings), settings)
+
+    def plot(self, records: list[Record]) -> Figure:
+        return self.arrange(self.charts(records))

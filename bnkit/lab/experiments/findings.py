@@ -53,7 +53,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Chart:
-    """Panels that share their axes' labels, `columns` side by side. y_range: that of every panel, or each its own."""
+    """Panels that share their axes' labels, `columns` side by side. y_range: of every panel; None scales each panel."""
 
     title: str
     x_label: str
@@ -103,7 +103,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Verdict:
-    """claim: what the tutorial or paper says. rule: how the verdict follows from the numbers. reason: the numbers."""
+    """claim: of the tutorial or paper. rule: how the verdict follows from the numbers. reason: the numbers."""
 
     claim: str
     verdict: Literal["holds", "does not hold", "depends", "too short to judge"]
@@ -134,12 +134,35 @@ def row(
     return Row(setting, kind, published, statistics.fmean(values), min(values), max(values), note)
 
 
+def where(records: Sequence[Record], **values: object) -> list[Record]:
+    """The records that have these values."""
+    return [r for r in records if all(r[name] == value for name, value in values.items())]
+
+
+def mean(records: Sequence[Record], name: str) -> float:
+    return float(statistics.mean(r[name] for r in records))
+
+
+def last(records: Sequence[Record], name: str) -> list[Record]:
+    """The records with the highest value of `name`."""
+    return where(records, **{name: max(r[name] for r in records)})
+
+
+def graded(holds: bool, depends: bool) -> Literal["holds", "depends", "does not hold"]:
+    return "holds" if holds else "depends" if depends else "does not hold"
+
+
+def lines(records: Sequence[Record], x: str, y: str) -> tuple[Line, ...]:
+    """The curves with and without batch norm."""
+    return tuple(line(KINDS[kind], KINDS[kind], where(records, batch_norm=kind), x, y) for kind in (True, False))
+
+
 def line(label: str, style: str, records: Sequence[Record], x: str, y: str) -> Line:
     """The curve of the records' `y` over `x`, a run for each `seed`."""
     values = {(r["seed"], r[x]): r[y] for r in records}
-    places = sorted({place for _, place in values})
-    runs = {f"seed {seed}": tuple(values[seed, p] for p in places) for seed in sorted({s for s, _ in values})}
-    return Line(label, style, tuple(map(float, places)), runs)
+    points = sorted({point for _, point in values})
+    runs = {f"seed {seed}": tuple(values[seed, p] for p in points) for seed in sorted({s for s, _ in values})}
+    return Line(label, style, tuple(map(float, points)), runs)
 
 
 def diverged(records: Sequence[Record]) -> str:
@@ -150,5 +173,5 @@ def diverged(records: Sequence[Record]) -> str:
 
 def diverged_kinds(records: Sequence[Record]) -> str:
     """That note for the networks with batch norm and for those without, a line each."""
-    notes = {name: diverged([r for r in records if r["batch_norm"] == kind]) for kind, name in KINDS.items()}
+    notes = {name: diverged(where(records, batch_norm=kind)) for kind, name in KINDS.items()}
     return "\n".join(f"{name}: {note}" for name, note in reversed(notes.items()) if note)

@@ -56,7 +56,7 @@ def remove(path: str | os.PathLike[str]) -> None:
 
 @dataclass(frozen=True)
 class PartFile:
-    """The state of the part `name`, in a file of its own, so that the process that trains the part can write it."""
+    """The state of the part `name`, in a separate file, which the process that trains the part writes."""
 
     path: Path
     head: Record

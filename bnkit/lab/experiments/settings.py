@@ -7,7 +7,7 @@ import dataclasses
 import math
 import types
 from dataclasses import dataclass
-from typing import Annotated, Protocol, Union, get_args, get_origin, get_type_hints, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints, runtime_checkable
 
 from bnkit.backend import checks
 
@@ -74,7 +74,6 @@ class Meaning:
 
 
 Count = Annotated[int, Whole()]
-Correction = Annotated[int, Whole(least=0)]
 NonNegative = Annotated[float, Real()]
 Counts = Annotated[tuple[Count, ...], Several()]
 Steps = Annotated[tuple[Count, ...], Several(may_be_empty=True)]
@@ -91,6 +90,15 @@ class Settings:
     seeds: Annotated[int, Whole(below=2**16)] = 3
     epochs: Count = 20
     hidden: Widths = (100,) * 5
+    dtype: str = "float32"
+    eps: NonNegative = 1e-6
+    correction: Annotated[int, Whole(least=0)] = 0
+    decay: NonNegative = 0.9
+
+    def norm(self, batch_norm: bool, *, ghost: int | None = None) -> dict[str, Any] | Literal[False]:
+        """The argument `batch_norm` of MLP: the options of these settings, or False."""
+        options = {"eps": self.eps, "correction": self.correction, "decay": self.decay, "ghost": ghost}
+        return options if batch_norm else False
 
 
 def check(settings: Settings) -> None:

@@ -9,11 +9,13 @@ one constant value, which says nothing of the image; so the verdicts count the u
 
 from bnkit.lab.experiments import QUESTIONS
 from bnkit.lab.experiments.activations import claims
-from bnkit.lab.experiments.activations.claims import charts, plot
+from bnkit.lab.experiments.activations.claims import charts
 from bnkit.lab.experiments.activations.parts import hidden_values, plan
 from bnkit.lab.experiments.activations.settings import Settings, quick
 from bnkit.lab.experiments.experiment import Experiment
 
-EXPERIMENT = Experiment("activations", QUESTIONS["activations"], Settings, quick, plan, claims.findings, plot)
-run, findings = EXPERIMENT.run, EXPERIMENT.findings
+EXPERIMENT = Experiment(
+    "activations", QUESTIONS["activations"], Settings, quick, plan, claims.findings, charts, claims.arrange
+)
+run, findings, plot = EXPERIMENT.run, EXPERIMENT.findings, EXPERIMENT.plot
 __all__ = ["EXPERIMENT", "Settings", "charts", "findings", "hidden_values", "plan", "plot", "quick", "run"]

@@ -44,11 +44,10 @@ def plan(settings: Settings) -> Plan:
 def _train(settings: Settings, problem: Problem, activation: str, kind: bool, session: Session) -> list[Record]:
     """Train the networks of one activation and kind; the records of each measurement."""
     replicas = [(init, seed) for init in settings.inits for seed in range(settings.seeds)]
-    norm = {"eps": settings.eps, "correction": settings.correction, "decay": settings.decay}
     seeds = [seed for _, seed in replicas]
     model = MLP(
         problem.sizes,
-        batch_norm=norm if kind else False,
+        batch_norm=settings.norm(kind),
         activation=activation,
         init=[init for init, _ in replicas],
         replicas=len(replicas),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from bnkit.lab.experiments import settings as shared
-from bnkit.lab.experiments.settings import Correction, Count, NonNegative, OneOf, Several, Steps
+from bnkit.lab.experiments.settings import Count, NonNegative, OneOf, Several, Steps
 
 # Of the histograms; a value beyond them counts in the first or last interval, NaN in the last.
 EDGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, 3.0)}
@@ -28,10 +28,6 @@ class Settings(shared.Settings):
     bins: Count = 30
     least_std: NonNegative = 0.05  # over the rows, from which a unit is alive
     most_std: NonNegative = 10.0
-    dtype: str = "float32"
-    eps: NonNegative = 1e-6
-    correction: Correction = 0
-    decay: NonNegative = 0.9
 
 
 def quick(settings: Settings) -> Settings:

@@ -15,11 +15,11 @@ far the mean strays in standard deviations, and the variance in variances, of al
 
 from bnkit.lab.experiments import QUESTIONS
 from bnkit.lab.experiments.batch_size import claims
-from bnkit.lab.experiments.batch_size.claims import charts, plot
+from bnkit.lab.experiments.batch_size.claims import charts
 from bnkit.lab.experiments.batch_size.parts import plan
 from bnkit.lab.experiments.batch_size.settings import Settings, quick
 from bnkit.lab.experiments.experiment import Experiment
 
-EXPERIMENT = Experiment("batch-size", QUESTIONS["batch-size"], Settings, quick, plan, claims.findings, plot)
-run, findings = EXPERIMENT.run, EXPERIMENT.findings
+EXPERIMENT = Experiment("batch-size", QUESTIONS["batch-size"], Settings, quick, plan, claims.findings, charts)
+run, findings, plot = EXPERIMENT.run, EXPERIMENT.findings, EXPERIMENT.plot
 __all__ = ["EXPERIMENT", "Settings", "charts", "findings", "plan", "plot", "quick", "run"]

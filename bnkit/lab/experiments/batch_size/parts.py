@@ -68,12 +68,10 @@ def plan(settings: Settings) -> Plan:
 def _train(settings: Settings, problem: Problem, case: Case, updates: int, session: Session) -> list[Record]:
     """Train the networks of a case, one a seed; their records."""
     seeds = range(settings.seeds)
-    norm = {"eps": settings.eps, "correction": settings.correction, "decay": settings.decay}
-    if case.kind in (GHOST, OWN):
-        norm["ghost"] = case.counted
+    ghost = case.counted if case.kind in (GHOST, OWN) else None
     model = MLP(
         problem.sizes,
-        batch_norm=norm if case.kind != PLAIN else False,
+        batch_norm=settings.norm(case.kind != PLAIN, ghost=ghost),
         replicas=len(seeds),
         seed=list(seeds),
         backend=problem.backend,
@@ -97,12 +95,12 @@ def _measured(model: MLP, problem: Problem, case: Case, settings: Settings) -> d
     x, t, x_test, t_test = problem[2:]
     train, _ = training.measured(model, x, t)
     test, diverged = training.measured(model, x_test, t_test)
-    found: dict[str, list[Any]] = {"train": train, "test": test, "diverged": diverged}
+    values: dict[str, list[Any]] = {"train": train, "test": test, "diverged": diverged}
     if case.kind == PLAIN:
-        return found | {name: [None] * len(test) for name in ("test_anew", "mean_noise", "var_noise")}
+        return values | {name: [None] * len(test) for name in ("test_anew", "mean_noise", "var_noise")}
     with training.statistics_of(model, x):
-        found["test_anew"], _ = training.measured(model, x_test, t_test)
-    return found | _noise(model, x, case.counted, settings.draws)
+        values["test_anew"], _ = training.measured(model, x_test, t_test)
+    return values | _noise(model, x, case.counted, settings.draws)
 
 
 @quiet

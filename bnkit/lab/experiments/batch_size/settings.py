@@ -2,9 +2,10 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Annotated
 
 from bnkit.lab.experiments import settings as shared
-from bnkit.lab.experiments.settings import Correction, Count, Counts, NonNegative, Widths
+from bnkit.lab.experiments.settings import Count, Counts, NonNegative, Whole, Widths
 
 PLAIN, NORM, GHOST, SHARED, OWN = "plain", "batch norm", "ghost batches", "two ranks, shared", "two ranks, own"
 
@@ -21,10 +22,8 @@ class Settings(shared.Settings):
     lr: NonNegative = 0.1
     lr_batch: Count = 128
     draws: Count = 50  # of batches, to measure the statistics' noise
-    dtype: str = "float32"
     eps: NonNegative = 1e-5
-    correction: Correction = 1
-    decay: NonNegative = 0.9
+    correction: Annotated[int, Whole(least=0)] = 1
 
 
 def quick(settings: Settings) -> Settings:

@@ -8,10 +8,10 @@ same batches; and the networks of the paper's figure 1 besides.
 from bnkit.lab.experiments import QUESTIONS
 from bnkit.lab.experiments.experiment import Experiment
 from bnkit.lab.experiments.learning_rate import claims
-from bnkit.lab.experiments.learning_rate.claims import charts, plot
+from bnkit.lab.experiments.learning_rate.claims import charts
 from bnkit.lab.experiments.learning_rate.parts import plan
 from bnkit.lab.experiments.learning_rate.settings import PAPER, PUBLISHED, Settings, quick
 
-EXPERIMENT = Experiment("learning-rate", QUESTIONS["learning-rate"], Settings, quick, plan, claims.findings, plot)
-run, findings = EXPERIMENT.run, EXPERIMENT.findings
+EXPERIMENT = Experiment("learning-rate", QUESTIONS["learning-rate"], Settings, quick, plan, claims.findings, charts)
+run, findings, plot = EXPERIMENT.run, EXPERIMENT.findings, EXPERIMENT.plot
 __all__ = ["EXPERIMENT", "PAPER", "PUBLISHED", "Settings", "charts", "findings", "plan", "plot", "quick", "run"]

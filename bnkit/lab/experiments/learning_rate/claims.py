@@ -3,10 +3,9 @@
 import dataclasses
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from bnkit.lab.experiments import QUESTIONS
-from bnkit.lab.experiments.drawing import draw
 from bnkit.lab.experiments.findings import (
     KINDS,
     Chart,
@@ -17,15 +16,16 @@ from bnkit.lab.experiments.findings import (
     Verdict,
     diverged,
     diverged_kinds,
+    graded,
     is_published,
+    last,
     line,
+    lines,
     row,
+    where,
 )
 from bnkit.lab.experiments.learning_rate.settings import PAPER, PUBLISHED, Cell, Settings
 from bnkit.lab.experiments.records import Record
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 SOURCE = "Udacity deep-learning, Batch_Normalization_Lesson.ipynb, one run"
 RERUN = "an independent rerun of the paper's network, one run"
@@ -37,54 +37,56 @@ PUBLISHED_EARLY = {
     (0.05, 2.0, "sigmoid"): (0.9360, 0.9524),
 }
 PUBLISHED_PAPER = {PAPER: (0.9769, 0.980)}
-# Of another run of the lesson, by others: cell, batch norm.
+# Another published run of the lesson, by cell and batch norm.
 RERUNS = {((5.0, 1.0, "relu"), True): 0.1010, ((5.0, 2.0, "relu"), True): 0.1010}
 # The accuracy of a network that names one digit for every image: its share of MNIST's test images.
 ONE_DIGIT = (0.0980, 0.1135, 0.1032, 0.1010, 0.0982, 0.0892, 0.0958, 0.1028, 0.0974, 0.1009)
 LEARNT = 0.9  # the mean accuracy from which a network has learnt
-APART = 0.05  # a range of the seeds from which one run more may lie well outside it
-ALIKE = 0.005  # accuracies that are no further apart count as the same
+WIDE = 0.05  # a range of the seeds from which one more run may lie well outside it
+ALIKE = 0.005  # accuracies that differ by no more count as the same
 
 
 def findings(records: list[Record], settings: Settings) -> Findings:
-    """The lesson's tables and the paper's figure, and what they say of the claim."""
-    last = max(r["step"] for r in records)
+    """The lesson's tables and the paper's figure, and the verdicts on the claims."""
+    end = max(r["step"] for r in records)
     lesson = [cell for cell in settings.cells if cell != PAPER]
-    tables = [_table(f"test accuracy after {last:,} updates", records, last, lesson, PUBLISHED, SOURCE, settings)]
-    if any(r["step"] == EARLY for r in records) and last > EARLY:
+    tables = [_table(f"test accuracy after {end:,} updates", records, end, lesson, PUBLISHED, SOURCE, settings)]
+    if where(records, step=EARLY) and end > EARLY:
         title = f"test accuracy after {EARLY:,} updates"
         tables.append(_table(title, records, EARLY, lesson, PUBLISHED_EARLY, SOURCE, settings))
     if PAPER in settings.cells:
-        title = f"the paper's network, test accuracy after {last:,} updates"
-        tables.append(_table(title, records, last, [PAPER], PUBLISHED_PAPER, RERUN, settings))
-    return Findings(QUESTIONS["learning-rate"], charts(records, settings), tuple(tables), _verdicts(records, settings))
+        title = f"the paper's network, test accuracy after {end:,} updates"
+        tables.append(_table(title, records, end, [PAPER], PUBLISHED_PAPER, RERUN, settings))
+    return Findings(
+        QUESTIONS["learning-rate"], _charts(records, settings.cells), tuple(tables), _verdicts(records, settings)
+    )
 
 
-def charts(records: list[Record], settings: Settings) -> tuple[Chart, ...]:
+def charts(records: list[Record]) -> tuple[Chart, ...]:
     """Accuracy against updates, a panel a setting, and the percentiles of the paper's figure 1."""
-    panels, last = [], max(r["step"] for r in records)
-    for cell in settings.cells:
-        both = {kind: _of(records, cell, kind) for kind in (True, False)}
-        lines = tuple(line(KINDS[kind], KINDS[kind], own, "step", "accuracy") for kind, own in both.items())
-        at_end = [r for own in both.values() for r in own if r["step"] == last]
-        panels.append(Panel(_name(cell), lines, diverged_kinds(at_end)))
+    return _charts(records, list(dict.fromkeys((r["scale"], r["lr"], r["activation"]) for r in records)))
+
+
+def _charts(records: list[Record], cells: Sequence[Cell]) -> tuple[Chart, ...]:
+    panels = []
+    for cell in cells:
+        of_cell = _of(records, cell)
+        panels.append(Panel(_name(cell), lines(of_cell, "step", "accuracy"), diverged_kinds(last(of_cell, "step"))))
     seeds = len({r["seed"] for r in records})
     title = f"Initial scale W and learning rate; mean of {seeds} seeds, the band spans them"
-    found = [Chart(title, "updates", "test accuracy", tuple(panels), log_x=True, y_range=(0.0, 1.0))]
-    if PAPER in settings.cells:
+    drawn = [Chart(title, "updates", "test accuracy", tuple(panels), log_x=True, y_range=(0.0, 1.0))]
+    if PAPER in cells:
         styles = {"p85": "third", "p50": "fourth", "p15": "fifth"}
         panels = [
-            Panel(name, tuple(line(f"{p[1:]} %", styles[p], _of(records, PAPER, kind), "step", p) for p in styles))
+            Panel(
+                name,
+                tuple(line(f"{p[1:]} %", styles[p], _of(records, PAPER, batch_norm=kind), "step", p) for p in styles),
+            )
             for kind, name in KINDS.items()
         ]
         title = f"What a unit of the last hidden layer gets as the network learns ({_name(PAPER)}): its percentiles"
-        found.append(Chart(title, "updates", "input of the sigmoid", tuple(panels), columns=2, log_x=True))
-    return tuple(found)
-
-
-def plot(records: list[Record]) -> "Figure":
-    cells = tuple(dict.fromkeys((r["scale"], r["lr"], r["activation"]) for r in records))
-    return draw(charts(records, Settings(cells=cells)))
+        drawn.append(Chart(title, "updates", "input of the sigmoid", tuple(panels), columns=2, log_x=True))
+    return tuple(drawn)
 
 
 def _table(
@@ -96,83 +98,83 @@ def _table(
     source: str,
     settings: Settings,
 ) -> Table:
-    """published figures stand beside the lesson's own setting only."""
-    shown = published if is_published(settings) else {}
+    """Published figures are shown for the lesson's setting only."""
+    known = published if is_published(settings) else {}
     rows = []
     for cell in cells:
         if published is PUBLISHED_EARLY and cell not in published:
             continue
         for kind in (False, True):
-            course = [r for r in _of(records, cell, kind) if r["step"] <= step]
-            own = [r for r in course if r["step"] == step]
-            figure = shown[cell][kind] if cell in shown else None
-            notes = [diverged(own)]
+            course = [r for r in _of(records, cell, batch_norm=kind) if r["step"] <= step]
+            reached = where(course, step=step)
+            figure = known[cell][kind] if cell in known else None
+            notes = [diverged(reached)]
             if figure is not None and step != EARLY and (cell, kind) in RERUNS:
                 notes.append(f"a rerun of the lesson gave {RERUNS[cell, kind]:.4f}")
-            found = row(_setting(cell), KINDS[kind], [r["accuracy"] for r in own], figure)
-            if not found.agrees(TOLERANCE):
-                notes += _reasons(course, found)
-            rows.append(dataclasses.replace(found, note="; ".join(filter(None, notes))))
+            measured = row(_setting(cell), KINDS[kind], [r["accuracy"] for r in reached], figure)
+            if not measured.agrees(TOLERANCE):
+                notes += _reasons(course, measured)
+            rows.append(dataclasses.replace(measured, note="; ".join(filter(None, notes))))
     return Table(title, ("W", "learning rate", "activation"), tuple(rows), source, TOLERANCE)
 
 
-def _reasons(course: list[Record], found: Row) -> list[str]:
-    """Why a published figure may lie outside the runs' range, as far as their records up to then tell."""
+def _reasons(course: list[Record], measured: Row) -> list[str]:
+    """Why a published figure may lie outside the runs' range, by the records up to then."""
     steps = sorted({r["step"] for r in course})[-2:]
-    *before, last = ({r["seed"]: r["accuracy"] for r in course if r["step"] == step} for step in steps)
-    if all(round(accuracy, 4) in ONE_DIGIT for accuracy in last.values()):
+    *before, now = ({r["seed"]: r["accuracy"] for r in course if r["step"] == step} for step in steps)
+    if all(round(accuracy, 4) in ONE_DIGIT for accuracy in now.values()):
         return [f"it names one digit for every image, and which is chance: {min(ONE_DIGIT)} to {max(ONE_DIGIT)}"]
     reasons = []
     if before:
-        climbs = [last[seed] - before[0][seed] for seed in last]
+        climbs = [now[seed] - before[0][seed] for seed in now]
         if min(climbs) > 0 and max(climbs) > TOLERANCE:
             over = f"in the last {steps[1] - steps[0]:,} updates"
             reasons.append(f"still climbing, by {min(climbs):.3f} to {max(climbs):.3f} {over}")
-    if found.high - found.low > APART:
+    if measured.high - measured.low > WIDE:
         reasons.append("the seeds lie far apart, and the published figure is one run's")
     return reasons
 
 
 def _verdicts(records: list[Record], settings: Settings) -> tuple[Verdict, ...]:
-    last = max(r["step"] for r in records)
-    early = min((r["step"] for r in records if r["step"] >= min(EARLY, last)), default=last)
+    end = max(r["step"] for r in records)
+    early = min((r["step"] for r in records if r["step"] >= min(EARLY, end)), default=end)
     cells = [cell for cell in settings.cells if cell != PAPER] or list(settings.cells)
     at = {
-        (cell, kind, step): _mean(records, cell, kind, step)
+        (cell, kind, step): statistics.fmean(r["accuracy"] for r in _of(records, cell, batch_norm=kind, step=step))
         for cell in cells
         for kind in (False, True)
-        for step in (early, last)
+        for step in (early, end)
     }
     faster = [c for c in cells if at[c, True, early] > at[c, False, early] + ALIKE]
     slower = [c for c in cells if at[c, True, early] < at[c, False, early] - ALIKE]
     rates: dict[tuple[float, str], dict[bool, float]] = {}
     for scale, lr, activation in cells:
         for kind in (False, True):
-            learnt = at[(scale, lr, activation), kind, last] >= LEARNT
+            learnt = at[(scale, lr, activation), kind, end] >= LEARNT
             largest = rates.setdefault((scale, activation), {False: 0.0, True: 0.0})
             largest[kind] = max(largest[kind], lr if learnt else 0.0)
     larger = [c for c, r in rates.items() if r[True] > r[False]]
     smaller = [c for c, r in rates.items() if r[True] < r[False]]
-    better = [c for c in cells if at[c, True, last] > at[c, False, last] + ALIKE]
-    worse = [c for c in cells if at[c, True, last] < at[c, False, last] - ALIKE]
+    better = [c for c in cells if at[c, True, end] > at[c, False, end] + ALIKE]
+    worse = [c for c in cells if at[c, True, end] < at[c, False, end] - ALIKE]
     return (
         Verdict(
             "Batch norm makes training faster",
-            "does not hold" if len(faster) <= len(slower) else "depends" if slower else "holds",
+            _by_count(faster, slower),
             f"By mean test accuracy after {early:,} updates: depends where batch norm is ahead in more settings than "
             f"it is behind, holds where it is behind in none of them; no further apart than {ALIKE} is neither.",
             f"Ahead in {len(faster)} of {len(cells)} settings, behind in {_listed(slower)}.",
         ),
         Verdict(
             "Batch norm allows larger learning rates",
-            "depends" if larger and smaller else "holds" if larger else "does not hold",
+            graded(bool(larger) and not smaller, bool(larger)),
             f"By the largest learning rate that reaches a mean test accuracy of {LEARNT}: depends where it is larger "
             "with batch norm for some activation and scale, holds where it is smaller for none.",
             f"Larger for {len(larger)} of {len(rates)} pairs of activation and scale, smaller for {len(smaller)}.",
         ),
         Verdict(
             "Batch norm ends at a better accuracy",
-            "does not hold" if len(better) <= len(worse) else "depends" if worse else "holds",
+            _by_count(better, worse),
             "By mean test accuracy at the end: depends where batch norm is ahead in more settings than it is behind, "
             f"holds where it is behind in none of them; no further apart than {ALIKE} is neither.",
             f"Ahead in {len(better)} of {len(cells)} settings, behind in {_listed(worse)}.",
@@ -180,12 +182,13 @@ def _verdicts(records: list[Record], settings: Settings) -> tuple[Verdict, ...]:
     )
 
 
-def _of(records: list[Record], cell: Cell, kind: bool) -> list[Record]:
-    return [r for r in records if (r["scale"], r["lr"], r["activation"], r["batch_norm"]) == (*cell, kind)]
+def _by_count(ahead: list[Cell], behind: list[Cell]) -> Literal["holds", "depends", "does not hold"]:
+    more = len(ahead) > len(behind)
+    return graded(more and not behind, more)
 
 
-def _mean(records: list[Record], cell: Cell, kind: bool, step: int) -> float:
-    return statistics.fmean(r["accuracy"] for r in _of(records, cell, kind) if r["step"] == step)
+def _of(records: list[Record], cell: Cell, **values: object) -> list[Record]:
+    return where(records, scale=cell[0], lr=cell[1], activation=cell[2], **values)
 
 
 def _setting(cell: Cell) -> tuple[str, str, str]:

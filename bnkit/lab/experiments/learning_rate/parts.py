@@ -119,10 +119,9 @@ def _networks(settings: Settings, problem: Problem, cells: list[Cell], *, batch_
     """One network a cell, of which there may be none."""
     if not cells:
         return None
-    norm = {"decay": settings.decay, "eps": settings.eps, "correction": settings.correction}
     return MLP(
         problem.sizes,
-        batch_norm=norm if batch_norm else False,
+        batch_norm=settings.norm(batch_norm),
         activation=cells[0][2],
         bias=not batch_norm,
         init=[scale for scale, _, _ in cells],
@@ -147,8 +146,8 @@ def _measured(model: MLP, problem: Problem, percentile_rows: int) -> list[Record
     x = model.prepare_input(problem.x_test[:percentile_rows, ...])
     inputs = model.backend.to_numpy(before.forward(x, train=False)[0])[..., 0]
     return [
-        {"accuracy": accuracy, "diverged": bad, **{f"p{p}": _percentile(own, p) for p in PERCENTILES}}
-        for accuracy, bad, own in zip(accuracies, diverged, inputs, strict=True)
+        {"accuracy": accuracy, "diverged": bad, **{f"p{p}": _percentile(values, p) for p in PERCENTILES}}
+        for accuracy, bad, values in zip(accuracies, diverged, inputs, strict=True)
     ]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from bnkit.lab.experiments import settings as shared
-from bnkit.lab.experiments.settings import Correction, Count, Meaning, NonNegative, OneOf, Several, Steps, Widths
+from bnkit.lab.experiments.settings import Count, Meaning, NonNegative, OneOf, Several, Steps, Widths
 
 Cell = tuple[float, float, str]  # initial scale, learning rate and activation
 # Test accuracy by initial scale, learning rate and activation: plain, with batch norm.
@@ -47,8 +47,6 @@ class Settings(shared.Settings):
     batch_size: Count = 60
     decay: NonNegative = 0.99
     eps: NonNegative = 1e-3
-    correction: Correction = 0
-    dtype: str = "float32"
     measured: Steps = (
         *(100, 200, 500, 1_000, 2_000, 3_000, 5_000, 7_000, 10_000, 14_000),
         *range(20_000, 50_001, 6_000),

@@ -15,10 +15,10 @@ makes up for that.
 from bnkit.lab.experiments import QUESTIONS
 from bnkit.lab.experiments.experiment import Experiment
 from bnkit.lab.experiments.overfitting import claims
-from bnkit.lab.experiments.overfitting.claims import charts, plot
+from bnkit.lab.experiments.overfitting.claims import charts
 from bnkit.lab.experiments.overfitting.parts import plan
 from bnkit.lab.experiments.overfitting.settings import Settings, quick
 
-EXPERIMENT = Experiment("overfitting", QUESTIONS["overfitting"], Settings, quick, plan, claims.findings, plot)
-run, findings = EXPERIMENT.run, EXPERIMENT.findings
+EXPERIMENT = Experiment("overfitting", QUESTIONS["overfitting"], Settings, quick, plan, claims.findings, charts)
+run, findings, plot = EXPERIMENT.run, EXPERIMENT.findings, EXPERIMENT.plot
 __all__ = ["EXPERIMENT", "Settings", "charts", "findings", "plan", "plot", "quick", "run"]

@@ -118,10 +118,9 @@ def _networks(
     settings: Settings, problem: Problem, group: Group, replicas: list[_Replica]
 ) -> tuple[MLP, dict[str, float]]:
     """The networks, and the factors of their gradients that make dropout the tutorial's."""
-    norm = {"eps": settings.eps, "correction": settings.correction, "decay": settings.decay}
     model = MLP(
         problem.sizes,
-        batch_norm=norm if group.batch_norm else False,
+        batch_norm=settings.norm(group.batch_norm),
         init=[r.init for r in replicas],
         dropout=group.dropout,
         weight_decay=group.weight_decay,

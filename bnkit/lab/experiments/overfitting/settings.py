@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from bnkit.lab.experiments import settings as shared
-from bnkit.lab.experiments.settings import Correction, Count, Counts, NonNegative, Several, Widths
+from bnkit.lab.experiments.settings import Count, Counts, NonNegative, Several, Widths
 
 PLAIN, DROPOUT, DECAY = "none", "dropout", "weight decay"
 NORM, NORM_HIGH, NORM_DROPOUT = "batch norm", "batch norm, high lr", "batch norm and dropout"
@@ -32,10 +32,6 @@ class Settings(shared.Settings):
     search_inits: Annotated[tuple[str | NonNegative, ...], Several()] = ("he", 0.02, 0.2)
     search_lrs: Annotated[tuple[NonNegative, ...], Several()] = (0.01, 0.03, 0.1, 0.3, 1.0)
     search_batches: Counts = (100, 20)
-    dtype: str = "float32"
-    eps: NonNegative = 1e-6
-    correction: Correction = 0
-    decay: NonNegative = 0.9
     initial_running_var: NonNegative = 0.0
 
 

@@ -7,12 +7,12 @@ weights of standard deviation 1 down to 0.0001.
 from bnkit.lab.experiments import QUESTIONS
 from bnkit.lab.experiments.experiment import Experiment
 from bnkit.lab.experiments.weight_scale import claims
-from bnkit.lab.experiments.weight_scale.claims import PUBLISHED, charts, final, plot
+from bnkit.lab.experiments.weight_scale.claims import PUBLISHED, charts, final
 from bnkit.lab.experiments.weight_scale.parts import plan, train
 from bnkit.lab.experiments.weight_scale.settings import SCALES, Settings, quick
 
-EXPERIMENT = Experiment("weight-scale", QUESTIONS["weight-scale"], Settings, quick, plan, claims.findings, plot)
-run, findings = EXPERIMENT.run, EXPERIMENT.findings
+EXPERIMENT = Experiment("weight-scale", QUESTIONS["weight-scale"], Settings, quick, plan, claims.findings, charts)
+run, findings, plot = EXPERIMENT.run, EXPERIMENT.findings, EXPERIMENT.plot
 __all__ = [
     "EXPERIMENT",
     "PUBLISHED",

@@ -82,10 +82,9 @@ def _train(settings: Settings, problem: Problem, seed: int, session: Session) ->
 
 def _networks(problem: Problem, batch_norm: bool, seed: int, settings: Settings) -> MLP:
     """One network a scale."""
-    norm = {"eps": settings.eps, "correction": settings.correction, "decay": settings.decay}
     model = MLP(
         problem.sizes,
-        batch_norm=norm if batch_norm else False,
+        batch_norm=settings.norm(batch_norm),
         init=settings.scales,
         replicas=len(settings.scales),
         seed=seed,

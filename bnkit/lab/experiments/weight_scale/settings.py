@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 
 from bnkit.lab.experiments import settings as shared
-from bnkit.lab.experiments.settings import Correction, Count, NonNegative, Several
+from bnkit.lab.experiments.settings import Count, NonNegative, Several
 
 SCALES = tuple(float(s) for s in np.logspace(0, -4, num=16))
 
@@ -20,11 +20,7 @@ class Settings(shared.Settings):
     rows: Count = 1000
     batch_size: Count = 100
     lr: NonNegative = 0.01
-    dtype: str = "float32"
-    # At small scales eps is of the size of the variance, so another eps is another table.
-    eps: NonNegative = 1e-6
-    correction: Correction = 0
-    decay: NonNegative = 0.9
+    eps: NonNegative = 1e-6  # of the size of the variance at small scales: another eps gives another table
     initial_running_var: NonNegative = 0.0
 
 
