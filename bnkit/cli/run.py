@@ -1,7 +1,6 @@
 """`bnkit run`: the experiments, a command each, built from their `Settings`."""
 
 import dataclasses
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,12 +27,15 @@ from bnkit.cli.shared import (
 from bnkit.data.files import check_target
 from bnkit.lab import experiments
 from bnkit.lab.experiments import records as record_files
+from bnkit.lab.experiments import resumption
+from bnkit.lab.experiments.experiment import Experiment
+from bnkit.lab.experiments.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Run an experiment, and write its figure and records.")
 
 
-def _list(asked: bool) -> None:
-    if asked:
+def _list(show: bool) -> None:
+    if show:
         width = max(map(len, experiments.QUESTIONS))
         for name, question in experiments.QUESTIONS.items():
             typer.echo(f"{name:{width}}  {question}")
@@ -55,7 +57,7 @@ def _command(name: str) -> Callable[..., None]:
         backend: BackendOption = None,
         seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds; the figure's bands span them.")] = None,
         epochs: Annotated[
-            int | None, typer.Option(min=1, help="Epochs of training, else the experiment's own.")
+            int | None, typer.Option(min=1, help="Epochs of training, else the published number.")
         ] = None,
         out: OutOption = Path(),
         quick: Annotated[
@@ -68,14 +70,14 @@ def _command(name: str) -> Callable[..., None]:
         ] = None,
         overwrite: OverwriteOption = False,
     ) -> None:
-        given: dict[str, Any] = {"data": data, "data_dir": None if data_dir is None else str(data_dir)}
-        given |= {"backend": backend, "seeds": seeds, "epochs": epochs}
+        options: dict[str, Any] = {"data": data, "data_dir": None if data_dir is None else str(data_dir)}
+        options |= {"backend": backend, "seeds": seeds, "epochs": epochs}
         experiment = experiments.load(name)
-        given = {option: value for option, value in given.items() if value is not None}
-        settings = _settings(name, experiment, given, quick, source)
+        options = {option: value for option, value in options.items() if value is not None}
+        settings = _settings(experiment, options, quick, source)
         repeats_quick = source is not None and experiments.of_file(source.stem) == (name, True)
         stem = experiments.file_stem(name, quick=quick or repeats_quick)
-        _run(name, experiment, settings, out, stem, overwrite=overwrite)
+        _run(experiment, settings, out, stem, overwrite=overwrite)
 
     return command
 
@@ -84,17 +86,17 @@ for _name, _question in experiments.QUESTIONS.items():
     app.command(_name, help=_question)(_command(_name))
 
 
-def _settings(name: str, experiment: Any, given: dict[str, Any], quick: bool, source: Path | None) -> Any:
-    """The experiment's settings with what was given; that must not contradict a file they are from."""
-    fields = {field.name for field in dataclasses.fields(experiment.Settings)}
-    if unknown := sorted(given.keys() - fields):
-        raise typer.BadParameter(f"--{unknown[0].replace('_', '-')} is no setting of {name}; leave it out")
+def _settings(experiment: Experiment[Settings], options: dict[str, Any], quick: bool, source: Path | None) -> Settings:
+    """The experiment's settings with the options; no option may contradict the file that the settings come from."""
+    fields = {field.name for field in dataclasses.fields(experiment.settings)}
+    if unknown := sorted(options.keys() - fields):
+        raise typer.BadParameter(f"--{unknown[0].replace('_', '-')} is no setting of {experiment.name}; leave it out")
     if source is None:
-        settings = dataclasses.replace(experiment.Settings(), **given)
-        return dataclasses.replace(experiment.quick(settings), **given) if quick else settings
-    settings = record_files.read_settings(source, experiment.Settings)
-    settings = dataclasses.replace(settings, **{k: v for k, v in given.items() if k == "data_dir"})
-    for option, value in given.items():
+        settings = dataclasses.replace(experiment.settings(), **options)
+        return dataclasses.replace(experiment.quick(settings), **options) if quick else settings
+    settings = record_files.read_settings(source, experiment.settings, experiment.name)
+    settings = dataclasses.replace(settings, **{k: v for k, v in options.items() if k == "data_dir"})
+    for option, value in options.items():
         if getattr(settings, option) != value:
             says = f"{source} says {getattr(settings, option)}"
             raise typer.BadParameter(
@@ -105,43 +107,48 @@ def _settings(name: str, experiment: Any, given: dict[str, Any], quick: bool, so
     return settings
 
 
-def _was_writing(settings: Any, kept: Path, records: Path) -> bool:
-    """Whether these records are of the run that left the checkpoint: it was killed before its last file."""
+def _was_writing(settings: Settings, checkpoint: Path, records: Path) -> bool:
+    """Whether these records are of the run that left the checkpoint: it was killed before it wrote its last file."""
     try:
-        return kept.exists() and bool(record_files.read_settings(records, type(settings)) == settings)
+        written = record_files.read_settings(records, type(settings))
+        return bool(resumption.files(checkpoint)) and written == settings
     except (OSError, ValueError):
         return False
 
 
-def _run(name: str, experiment: Any, settings: Any, out: Path, stem: str, *, overwrite: bool) -> None:
-    kept, records, figure = (out / f"{stem}.{suffix}" for suffix in ("checkpoint", "json", "png"))
-    if not overwrite and not _was_writing(settings, kept, records):
+def _run(experiment: Experiment[Settings], settings: Settings, out: Path, stem: str, *, overwrite: bool) -> None:
+    checkpoint, records, figure = (out / f"{stem}.{suffix}" for suffix in ("checkpoint", "json", "png"))
+    if not overwrite and not _was_writing(settings, checkpoint, records):
         results.refuse_existing([records, figure])
     need("matplotlib")
     prepare(out)
-    for path in (kept, records, figure):
+    for path in (checkpoint, records, figure):
         check_target(path)
-    resumable = "checkpoint" in inspect.signature(experiment.run).parameters
-    print_settings(name, dataclasses.asdict(settings))
-    if resumable and kept.exists():
-        typer.echo(f"going on from {kept}")
+    print_settings(experiment.name, dataclasses.asdict(settings))
+    if resumption.files(checkpoint):
+        typer.echo(f"going on from {checkpoint}")
     with held_on_demand() as hold_interrupts:
         try:
-            with progress(name, "updates") as tell:
-                found = experiment.run(settings, on_progress=tell, **({"checkpoint": kept} if resumable else {}))
+            with progress(experiment.name, "updates") as tell:
+                rows = experiment.run(settings, on_progress=tell, checkpoint=checkpoint)
         except KeyboardInterrupt:
-            if kept.exists():
-                typer.echo(f"bnkit: the same command goes on from {kept}", err=True)
+            typer.echo(_what_is_kept(checkpoint), err=True)
             raise
         hold_interrupts()
         try:
-            print_findings(Console(), experiment.findings(found, settings))
-        finally:  # stdout may be a pipe that nobody reads any more
+            print_findings(Console(), experiment.findings(rows, settings))
+        finally:  # the reader of a pipe at stdout may have closed it
             device = get_backend(settings.backend)
             files: dict[Path, Callable[[Path], None]] = {
-                records: lambda path: record_files.write(path, settings, found, device),
-                figure: lambda path: results.save_figure(experiment.plot(found), path, dpi=120),
+                records: lambda path: record_files.write(path, settings, rows, device, experiment=experiment.name),
+                figure: lambda path: results.save_figure(experiment.plot(rows), path, dpi=120),
             }
             results.write(files)
-            if resumable:
-                kept.unlink(missing_ok=True)
+            resumption.remove(checkpoint)
+
+
+def _what_is_kept(checkpoint: Path) -> str:
+    kept = resumption.summary(checkpoint)
+    if not kept:
+        return "bnkit: nothing is kept yet, so the same command starts anew"
+    return f"bnkit: kept {kept}; the same command goes on from {checkpoint}"

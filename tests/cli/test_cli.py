@@ -61,7 +61,7 @@ def test_a_quick_weight_scale_writes_its_figure_and_records(tmp_path):
     assert "Warning" not in result.stdout + result.stderr
     assert (tmp_path / "results" / "weight_scale_quick.png").read_bytes().startswith(b"\x89PNG")
     file = json.loads((tmp_path / "results" / "weight_scale_quick.json").read_text())
-    assert set(file) == {"settings", "versions", "machine", "records"}
+    assert set(file) == {"experiment", "format", "settings", "versions", "machine", "records"}
     assert file["settings"]["data"] == "digits"
     assert file["versions"]["numpy"] == np.__version__
     assert file["machine"]["backend"] == "numpy"

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -119,12 +120,16 @@ def test_an_experiment_in_two_processes_ends_soon_and_goes_on_to_the_same_record
         first.send_signal(signal.SIGINT)
         assert first.wait(120) == 130
         waited = time.monotonic() - pressed
-        told = "bnkit: the same command goes on from learning_rate.checkpoint\nbnkit: interrupted\n"
-        assert first.stderr.read().endswith(told)  # after lines of progress, where it takes long
+        said = first.stderr.read()  # first lines of progress, where it takes long
+    kept_parts = (
+        "kept . finished parts? and . unfinished parts?; the same command goes on from learning_rate.checkpoint"
+    )
+    assert re.search(f"bnkit: {kept_parts}\nbnkit: interrupted\n$", said)
+    assert list(workplace.glob("learning_rate.checkpoint.part-*")), "the parts under way are saved at the interruption"
     done = json.loads(kept.read_text())["done"]
     assert 1 <= len(done) < 4
     assert waited < 2, "the end of the processes, and Python's own"
     found = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert "going on from" in found.stdout
     assert json.loads((workplace / "learning_rate.json").read_text())["records"] == learning_rate.run(settings)
-    assert not kept.exists()
+    assert not list(workplace.glob("*.checkpoint*"))

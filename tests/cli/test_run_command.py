@@ -1,17 +1,21 @@
 """`bnkit run`: the list, the settings from options and files, what is written, and what is refused."""
 
 import dataclasses
+import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 from commands import workplace as workplace
 
+import bnkit
 from bnkit.cli import main
 from bnkit.lab import experiments
-from bnkit.lab.experiments import batch_size, learning_rate, overfitting, weight_scale
+from bnkit.lab.experiments import activations, batch_size, learning_rate, overfitting, runner, weight_scale
+from bnkit.lab.experiments.experiment import Experiment
 from bnkit.lab.experiments.settings import check
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -27,6 +31,12 @@ LITTLE = {
 ELSEWHERE = weight_scale.Settings(data="synthetic", data_dir="there", epochs=2)
 
 
+def change(monkeypatch, **changes):
+    """Load an experiment with these changes of its record."""
+    load = experiments.load
+    monkeypatch.setattr(experiments, "load", lambda name: dataclasses.replace(load(name), **changes))
+
+
 def said(capsys):
     return " ".join(capsys.readouterr().err.split())
 
@@ -40,13 +50,15 @@ def test_the_list_describes_every_experiment_without_importing_it(capsys):
 
 @pytest.mark.parametrize("name", experiments.QUESTIONS)
 def test_an_experiment_has_what_the_command_asks_of_it(name):
-    module = experiments.load(name)
-    settings = module.Settings()
+    experiment = experiments.load(name)
+    assert (experiment.name, experiment.question) == (name, experiments.QUESTIONS[name])
+    settings = experiment.settings()
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.seeds = 4
     assert {"data", "data_dir", "backend", "seeds", "epochs"} <= set(vars(settings))
-    assert module.quick(settings).seeds == 1
-    assert module.__doc__.splitlines()[0].partition("?")[0] in experiments.QUESTIONS[name]
+    assert experiment.quick(settings).seeds == 1
+    folder = importlib.import_module(f"bnkit.experiments.{experiments.file_stem(name)}")
+    assert folder.__doc__.splitlines()[0].partition("?")[0] in experiments.QUESTIONS[name]
 
 
 @pytest.fixture
@@ -75,7 +87,7 @@ def test_quick_contradicts_the_file_of_a_larger_run(kept, capsys):
 
 def test_the_data_may_lie_elsewhere_than_the_file_says(kept, monkeypatch):
     asked = []
-    monkeypatch.setattr(weight_scale, "run", lambda settings, **_: asked.append(settings) or 1 / 0)
+    monkeypatch.setattr(Experiment, "run", lambda self, settings, **_: asked.append(settings) or 1 / 0)
     main(["run", "weight-scale", "--from", kept(), "--data-dir", "here"])
     assert asked == [weight_scale.Settings(data="synthetic", data_dir="here", epochs=2)]
 
@@ -147,14 +159,14 @@ def test_a_setting_out_of_every_range_is_refused_before_the_data_are_loaded(
 
 @pytest.mark.parametrize("name", experiments.QUESTIONS)
 def test_the_defaults_and_the_quick_settings_are_in_range(name):
-    module = experiments.load(name)
-    check(module.Settings())
-    check(module.quick(module.Settings()))
+    experiment = experiments.load(name)
+    check(experiment.settings())
+    check(experiment.quick(experiment.settings()))
 
 
 def test_what_is_given_beside_quick_stays(monkeypatch):
     asked = []
-    monkeypatch.setattr(weight_scale, "run", lambda settings, **_: asked.append(settings) or 1 / 0)
+    monkeypatch.setattr(Experiment, "run", lambda self, settings, **_: asked.append(settings) or 1 / 0)
     main(["run", "weight-scale", "--quick", "--seeds", "2", "--epochs", "30"])
     main(["run", "weight-scale", "--quick"])
     assert [(s.seeds, s.epochs) for s in asked] == [(2, 30), (1, 5)]
@@ -164,7 +176,7 @@ def test_what_is_given_beside_quick_stays(monkeypatch):
 def test_a_quick_run_and_its_repetition_have_files_of_their_own(source, workplace, kept, monkeypatch):
     made = weight_scale.Settings(**LITTLE, scales=(1.0, 0.1))
     os.rename(kept(made), "weight_scale_quick.json")
-    monkeypatch.setattr(weight_scale, "quick", lambda settings: made)
+    change(monkeypatch, quick=lambda settings: made)
     assert main(["run", "weight-scale", *source, "--out", "results"]) == 0
     files = sorted(p.name for p in (workplace / "results").iterdir())
     assert files == ["weight_scale_quick.json", "weight_scale_quick.png"]
@@ -172,7 +184,9 @@ def test_a_quick_run_and_its_repetition_have_files_of_their_own(source, workplac
 
 def test_a_quick_run_has_a_checkpoint_of_its_own(monkeypatch):
     asked = []
-    monkeypatch.setattr(overfitting, "run", lambda settings, *, checkpoint, **_: asked.append(checkpoint.name) or 1 / 0)
+    monkeypatch.setattr(
+        Experiment, "run", lambda self, settings, *, checkpoint, **_: asked.append(checkpoint.name) or 1 / 0
+    )
     for options in ([], ["--quick"]):
         main(["run", "overfitting", *options])
     assert asked == ["overfitting.checkpoint", "overfitting_quick.checkpoint"]
@@ -180,13 +194,13 @@ def test_a_quick_run_has_a_checkpoint_of_its_own(monkeypatch):
 
 def test_a_folder_where_a_result_goes_is_told_before_the_work(workplace, monkeypatch, capsys):
     (workplace / "weight_scale.png").mkdir()
-    monkeypatch.setattr(weight_scale, "run", lambda *args, **kwargs: pytest.fail("begun"))
+    monkeypatch.setattr(Experiment, "run", lambda *args, **kwargs: pytest.fail("begun"))
     assert main(["run", "weight-scale"]) == 1
     assert "weight_scale.png must be a file or not exist" in said(capsys)
 
 
 def test_a_figure_that_cannot_be_drawn_loses_no_records(workplace, kept, monkeypatch, capsys):
-    monkeypatch.setattr(weight_scale, "plot", lambda records: 1 / 0)
+    change(monkeypatch, arrange=lambda charts: 1 / 0)
     assert main(["run", "weight-scale", "--from", kept(weight_scale.Settings(**LITTLE))]) == 1
     assert "wrote weight_scale.json" in capsys.readouterr().out
 
@@ -203,7 +217,7 @@ def test_a_pipe_without_unicode_gets_all_of_the_text(kept):
 
 def test_a_whole_number_may_stand_for_a_float(kept, monkeypatch):
     asked = []
-    monkeypatch.setattr(weight_scale, "run", lambda settings, **_: asked.append(settings) or 1 / 0)
+    monkeypatch.setattr(Experiment, "run", lambda self, settings, **_: asked.append(settings) or 1 / 0)
     main(["run", "weight-scale", "--from", kept(lr=1)])
     assert asked[0].lr == 1
 
@@ -222,26 +236,87 @@ def test_a_run_from_a_file_is_that_run_again(workplace, kept):
 def test_a_killed_run_goes_on_and_leaves_only_its_results(workplace, kept, monkeypatch, capsys):
     small = overfitting.Settings(**LITTLE, decay_epochs=3, search_lrs=(0.1,), search_batches=(20,))
     command = ["run", "overfitting", "--out", "results", "--from"]
-    whole = overfitting.run
+    whole = Experiment.run
 
-    def killed(settings, *, on_progress, checkpoint):
+    def killed(self, settings, *, on_progress, checkpoint):
         def stop(done, total):
             if done > total / 2:
                 raise KeyboardInterrupt
 
-        return whole(settings, on_progress=stop, checkpoint=checkpoint)
+        return whole(self, settings, on_progress=stop, checkpoint=checkpoint)
 
-    monkeypatch.setattr(overfitting, "run", killed)
+    monkeypatch.setattr(Experiment, "run", killed)
     assert main([*command, kept(small)]) == 130
     assert [p.name for p in (workplace / "results").iterdir()] == ["overfitting.checkpoint"]
-    assert "the same command goes on from results" in said(capsys)
-    monkeypatch.setattr(overfitting, "run", whole)
+    path = re.escape(os.path.join("results", "overfitting.checkpoint"))
+    assert re.search(f"kept . finished parts; the same command goes on from {path} ", said(capsys))
+    monkeypatch.setattr(Experiment, "run", whole)
     assert main([*command, kept(small, seeds=2)]) == 1
     assert "must be of the same settings, versions, machine, data, but its settings differ" in said(capsys)
     assert main([*command, kept(small)]) == 0
     assert "going on from results" in capsys.readouterr().out
     assert sorted(p.name for p in (workplace / "results").iterdir()) == ["overfitting.json", "overfitting.png"]
-    assert json.loads((workplace / "results" / "overfitting.json").read_text())["records"] == whole(small)
+    assert json.loads((workplace / "results" / "overfitting.json").read_text())["records"] == overfitting.run(small)
+
+
+@pytest.mark.parametrize("name", experiments.QUESTIONS)
+def test_a_run_that_is_interrupted_inside_its_first_part_resumes_there(name, workplace, monkeypatch, capsys):
+    whole = Experiment.run
+    monkeypatch.setattr(runner, "SAVED_EVERY", 0.0)
+
+    def killed(self, settings, *, on_progress, checkpoint):
+        def stop(done, total):
+            if done == 2:
+                raise KeyboardInterrupt
+
+        return whole(self, settings, on_progress=stop, checkpoint=checkpoint)
+
+    command = ["run", name, "--data", "synthetic", "--seeds", "1", "--epochs", "2"]
+    monkeypatch.setenv("BNKIT_NUM_THREADS", "1")
+    monkeypatch.setattr(Experiment, "run", killed)
+    monkeypatch.setattr(bnkit.get_backend("numpy"), "threads", 1)
+    assert main(command) == 130
+    assert "kept 1 unfinished part; the same command goes on from" in said(capsys)
+    monkeypatch.setattr(runner, "SAVED_EVERY", 30.0)
+    asked = []
+    monkeypatch.setattr(Experiment, "run", lambda self, settings, **options: asked.append(settings) or 1 / 0)
+    assert main(command) == 1
+    assert "going on from" in capsys.readouterr().out
+    path = workplace / f"{experiments.file_stem(name)}.checkpoint"
+    resumed = []
+    found = whole(experiments.load(name), asked[0], checkpoint=path, on_progress=lambda *n: resumed.append(n[0]))
+    assert resumed[:2] == [0, 2], "the first update is not made again"
+    assert found == whole(experiments.load(name), asked[0])
+
+
+def test_an_interruption_before_anything_is_kept_says_so(monkeypatch, capsys):
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Experiment, "run", interrupted)
+    assert main(["run", "weight-scale", "--data", "synthetic"]) == 130
+    assert said(capsys) == "bnkit: nothing is kept yet, so the same command starts anew bnkit: interrupted"
+
+
+def test_a_record_file_names_its_experiment_and_format(workplace, kept):
+    assert main(["run", "weight-scale", "--from", kept(weight_scale.Settings(**LITTLE))]) == 0
+    content = json.loads((workplace / "weight_scale.json").read_text())
+    assert list(content) == ["experiment", "format", "settings", "versions", "machine", "records"]
+    assert (content["experiment"], content["format"]) == ("weight-scale", 1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ({"experiment": "overfitting"}, "kept.json must be a file of weight-scale, got one of overfitting"),
+        ({"format": 2}, "kept.json must have format 1, got 2"),
+    ],
+)
+def test_a_record_file_of_another_experiment_or_a_later_format_is_refused(keys, text, workplace, kept, capsys):
+    path = workplace / kept()
+    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+    assert main(["run", "weight-scale", "--from", str(path)]) == 1
+    assert text in said(capsys)
 
 
 def test_the_tables_stand_side_by_side_with_the_published_figures(monkeypatch, capsys):
@@ -249,7 +324,7 @@ def test_the_tables_stand_side_by_side_with_the_published_figures(monkeypatch, c
     row = {"seed": 0, "epoch": 20, "diverged": False}
     accuracies = {(1.0, False): 0.1, (1.0, True): 0.431, (0.1, False): 0.5, (0.1, True): 0.9}
     found = [row | {"scale": w, "batch_norm": k, "accuracy": a} for (w, k), a in accuracies.items()]
-    monkeypatch.setattr(weight_scale, "run", lambda *args, **kwargs: found)
+    monkeypatch.setattr(Experiment, "run", lambda *args, **kwargs: found)
     assert main(["run", "weight-scale", "--data", "mnist"]) == 0
     out = capsys.readouterr().out
     (line,) = [line for line in out.splitlines() if line.startswith("│ 1 ")]
@@ -260,12 +335,12 @@ def test_the_tables_stand_side_by_side_with_the_published_figures(monkeypatch, c
 
 def test_a_figure_beyond_the_runs_range_is_marked(monkeypatch, capsys):
     row = {"seed": 0, "epoch": 20, "diverged": False, "scale": 1.0, "batch_norm": True, "accuracy": 0.6}
-    monkeypatch.setattr(weight_scale, "run", lambda *args, **kwargs: [row, row | {"batch_norm": False}])
+    monkeypatch.setattr(Experiment, "run", lambda *args, **kwargs: [row, row | {"batch_norm": False}])
     assert main(["run", "weight-scale", "--data", "mnist"]) == 0
     assert "0.431 *" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("experiment", [overfitting, batch_size, learning_rate])
+@pytest.mark.parametrize("experiment", [weight_scale, overfitting, batch_size, learning_rate, activations])
 def test_a_damaged_checkpoint_is_told(experiment, workplace):
     (workplace / "c").write_text("{}")
     with pytest.raises(ValueError, match="c must be a checkpoint of an experiment"):
@@ -277,6 +352,6 @@ def test_an_option_that_is_no_setting_of_the_experiment_is_refused(monkeypatch, 
     class Settings:
         data: str = "digits"
 
-    monkeypatch.setattr(weight_scale, "Settings", Settings)
+    change(monkeypatch, settings=Settings)
     assert main(["run", "weight-scale", "--epochs", "3"]) == 2
     assert "--epochs is no setting of weight-scale" in said(capsys)

@@ -11,7 +11,7 @@ import pytest
 import bnkit
 from bnkit.cli import bench, train
 from bnkit.lab.benchmark import measure
-from bnkit.lab.experiments import weight_scale
+from bnkit.lab.experiments.experiment import Experiment
 
 SCRIPT = shutil.which("bnkit", path=str(Path(sys.executable).parent))
 
@@ -65,7 +65,7 @@ def after_the_work(monkeypatch, command, action):
             action()
             return [row | {"batch_norm": kind} for kind in (False, True)]
 
-        monkeypatch.setattr(weight_scale, "run", records)
+        monkeypatch.setattr(Experiment, "run", records)
     else:
         fit = train.fit
 

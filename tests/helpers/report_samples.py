@@ -190,7 +190,7 @@ def module(made=weight_scale):
         assert isinstance(settings.sizes, tuple)
         return made(panels=len([record["value"] for record in records]))
 
-    return SimpleNamespace(Settings=Settings, findings=findings)
+    return SimpleNamespace(settings=Settings, findings=findings)
 
 
 def write_file(path, **changes):

@@ -14,7 +14,7 @@ from small_mlp import everything, host
 
 import bnkit
 from bnkit import MLP, optim
-from bnkit.lab.experiments import weight_scale
+from bnkit.lab.experiments import runner, weight_scale
 from bnkit.lab.experiments.weight_scale import Settings
 from bnkit_numpy import compiled_kernels
 
@@ -167,13 +167,17 @@ def test_a_small_training_and_a_subclass_are_not_cut(cut, ran):
 
 def test_the_experiment_gets_the_same_records_in_parts(cut, monkeypatch):
     small = Settings(data="synthetic", seeds=2, epochs=3, scales=(1.0, 0.3, 0.1), hidden=(100, 50), backend="numpy")
-    found, told = [], []
+    found, counted = [], []
+    monkeypatch.setattr(runner, "_WORTH_THREADS", 0)
     for threads in (1, 2, 3):
         cut(threads)
+        counted.append([])
         with threadpoolctl.threadpool_limits(1):
-            found.append(weight_scale.run(small, on_progress=lambda *numbers: told.append(numbers)))
+            found.append(weight_scale.run(small, on_progress=lambda *numbers: counted[-1].append(numbers)))
     assert found[0] == found[1] == found[2]
-    assert told == [(i + 1, 42) for i in range(42)] * 3
+    for updates in counted:
+        assert updates == sorted(updates)
+        assert (updates[0], updates[-1]) == ((0, 84), (84, 84))
 
 
 def test_thread_settings_are_back_after_a_run_and_after_an_error():

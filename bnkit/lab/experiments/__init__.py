@@ -1,20 +1,16 @@
-"""The tutorial's claims about batch norm as experiments, one file each, measured beside the published figures.
+"""The tutorial's claims about batch norm as experiments, a folder each, measured beside the published figures.
 
-Each module has
-
-- `Settings`, a frozen dataclass of what JSON can hold, whose defaults are the published setting but for the dataset:
-  data, data_dir, backend, seeds, and epochs where that is what is counted;
-- `quick(settings)`, the same in 20 seconds at most;
-- `run(settings, *, on_progress=None)`, the records: flat dictionaries for JSON; it prints nothing. A long one takes
-  `checkpoint=None` too: a file that it writes and, where it exists, goes on from, to the same records;
-- but for weight-scale, `plan(settings)`, the parts of it that may run at the same time;
-- `findings(records, settings)`, charts, published figures beside measured ones, and verdicts. The decorator
-  `judging.judged` withholds the verdicts of a run that is too short;
-- `plot(records)`, the charts as a figure of matplotlib.
+Each folder has `settings.py` (what is run), `parts.py` (the trainings that return the records) and `claims.py` (charts,
+tables and verdicts). Its `EXPERIMENT` is an `experiment.Experiment`, whose parts are also names of the folder:
+`weight_scale.run(weight_scale.Settings())`.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bnkit.lab.experiments.experiment import Experiment
+    from bnkit.lab.experiments.settings import Settings
 
 __all__ = ["QUESTIONS", "file_stem", "load"]
 
@@ -23,7 +19,7 @@ def __dir__() -> list[str]:
     return list(__all__)
 
 
-# What is asked, by the names of the commands; a module is imported when it is run.
+# By the names of the commands; an experiment is imported when it is loaded.
 QUESTIONS = {
     "weight-scale": "Does batch norm make learning less dependent on the initial weights?",
     "learning-rate": "Does batch norm allow larger learning rates, and so faster learning?",
@@ -33,18 +29,19 @@ QUESTIONS = {
 }
 
 
-def load(name: str) -> Any:
-    """The module of the experiment that is called `name` in `QUESTIONS`."""
-    return importlib.import_module(f"{__name__}.{file_stem(name)}")
+def load(name: str) -> "Experiment[Settings]":
+    """The experiment of this name in `QUESTIONS`; its settings are instances of its `settings` class."""
+    experiment: Experiment[Settings] = importlib.import_module(f"{__name__}.{file_stem(name)}").EXPERIMENT
+    return experiment
 
 
 def file_stem(name: str, *, quick: bool = False) -> str:
-    """The experiment's name as modules and result files have it; a quick run's files have names of their own."""
+    """The experiment's name in modules and result files; the files of a quick run have another name."""
     return name.replace("-", "_") + ("_quick" if quick else "")
 
 
 def of_file(stem: str) -> tuple[str, bool] | None:
-    """The experiment that left a file with this stem, and whether its run was quick; None for another file.
+    """The experiment of a result file with this stem, and whether its run was quick; None for another file.
 
     A suffix after a hyphen is ignored: weight_scale-laptop belongs to weight-scale.
     """

@@ -1,11 +1,16 @@
 """The charts of an experiment as a figure of matplotlib: means with their bands, histograms, notes, one legend."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from bnkit.lab.experiments.findings import STYLES, Chart
 from bnkit.lab.experiments.series import Curve, Histogram, PreparedChart, PreparedPanel, prepare
 from bnkit.lab.experiments.styles import MARKERS, colours
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+Figure: TypeAlias = "matplotlib.figure.Figure"
 
 _BACKGROUND = "#ffffff"
 _NOTE_LINES = 3  # the lines of a panel's note that the figure has room for
@@ -25,7 +30,7 @@ ROOMY = Size(width=3.0, lines=2.1, bars=1.4, around=1.1, text=10)
 DENSE = Size(width=1.6, lines=1.2, bars=0.95, around=0.9, text=8)  # for a hundred panels on a page
 
 
-def draw(charts: Sequence[Chart | Sequence[Chart]], size: Size = ROOMY) -> Any:
+def draw(charts: Sequence[Chart | Sequence[Chart]], size: Size = ROOMY) -> Figure:
     """A `matplotlib.figure.Figure` with the charts one below the other; charts of an inner sequence are side by side.
 
     The band around a line spans its runs. ValueError if a style is unknown.

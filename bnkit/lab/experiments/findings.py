@@ -4,13 +4,14 @@ import dataclasses
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from bnkit.lab.experiments.records import Record
+from bnkit.lab.experiments.settings import Settings
 
-# Okabe & Ito's colours, which colour-blind readers can tell apart; the dashes serve the rest. What stands in two charts
-# looks the same in both, so a style is named by what is shown.
-# The dashes are lengths of strokes and gaps in line widths, none for a solid line.
+# Okabe & Ito's colours, which colour-blind readers can distinguish; the dashes serve everyone else. A style has the
+# name of what it shows, so that a series looks the same in every chart. The dashes are lengths of strokes and gaps in
+# line widths, none for a solid line.
 STYLES: dict[str, tuple[str, tuple[float, ...]]] = {
     "batch norm": ("#0072B2", ()),
     "plain": ("#D55E00", (4, 2)),
@@ -52,7 +53,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Chart:
-    """Panels that share their axes' labels, `columns` side by side. y_range: that of every panel, or each its own."""
+    """Panels that share their axes' labels, `columns` side by side. y_range: of every panel; None scales each panel."""
 
     title: str
     x_label: str
@@ -102,7 +103,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Verdict:
-    """claim: what the tutorial or paper says. rule: how the verdict follows from the numbers. reason: the numbers."""
+    """claim: of the tutorial or paper. rule: how the verdict follows from the numbers. reason: the numbers."""
 
     claim: str
     verdict: Literal["holds", "does not hold", "depends", "too short to judge"]
@@ -121,7 +122,7 @@ class Findings:
     too_short: str = ""
 
 
-def is_published(settings: Any) -> bool:
+def is_published(settings: Settings) -> bool:
     """Whether all but the seeds and where it is run is as published, which is an experiment's defaults on MNIST."""
     return bool(dataclasses.replace(settings, data_dir=None, backend=None, seeds=3) == type(settings)(data="mnist"))
 
@@ -133,12 +134,35 @@ def row(
     return Row(setting, kind, published, statistics.fmean(values), min(values), max(values), note)
 
 
+def where(records: Sequence[Record], **values: object) -> list[Record]:
+    """The records that have these values."""
+    return [r for r in records if all(r[name] == value for name, value in values.items())]
+
+
+def mean(records: Sequence[Record], name: str) -> float:
+    return float(statistics.mean(r[name] for r in records))
+
+
+def last(records: Sequence[Record], name: str) -> list[Record]:
+    """The records with the highest value of `name`."""
+    return where(records, **{name: max(r[name] for r in records)})
+
+
+def graded(holds: bool, depends: bool) -> Literal["holds", "depends", "does not hold"]:
+    return "holds" if holds else "depends" if depends else "does not hold"
+
+
+def lines(records: Sequence[Record], x: str, y: str) -> tuple[Line, ...]:
+    """The curves with and without batch norm."""
+    return tuple(line(KINDS[kind], KINDS[kind], where(records, batch_norm=kind), x, y) for kind in (True, False))
+
+
 def line(label: str, style: str, records: Sequence[Record], x: str, y: str) -> Line:
     """The curve of the records' `y` over `x`, a run for each `seed`."""
     values = {(r["seed"], r[x]): r[y] for r in records}
-    places = sorted({place for _, place in values})
-    runs = {f"seed {seed}": tuple(values[seed, p] for p in places) for seed in sorted({s for s, _ in values})}
-    return Line(label, style, tuple(map(float, places)), runs)
+    points = sorted({point for _, point in values})
+    runs = {f"seed {seed}": tuple(values[seed, p] for p in points) for seed in sorted({s for s, _ in values})}
+    return Line(label, style, tuple(map(float, points)), runs)
 
 
 def diverged(records: Sequence[Record]) -> str:
@@ -149,5 +173,5 @@ def diverged(records: Sequence[Record]) -> str:
 
 def diverged_kinds(records: Sequence[Record]) -> str:
     """That note for the networks with batch norm and for those without, a line each."""
-    notes = {name: diverged([r for r in records if r["batch_norm"] == kind]) for kind, name in KINDS.items()}
+    notes = {name: diverged(where(records, batch_norm=kind)) for kind, name in KINDS.items()}
     return "\n".join(f"{name}: {note}" for name, note in reversed(notes.items()) if note)

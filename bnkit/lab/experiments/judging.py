@@ -1,19 +1,17 @@
 """Whether a run is long enough for a verdict on a claim."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from bnkit.lab.experiments.findings import Findings
-from bnkit.lab.experiments.records import Record
+from bnkit.lab.experiments.settings import Settings
 
 TOO_SHORT: Final = "too short to judge"
 MIN_SEEDS = 3  # one or two seeds do not show how far the seeds differ
 _LENGTHS = ("epochs", "rows")  # the settings that make a run shorter than the published one
 
 
-def too_short(settings: Any) -> str:
+def too_short(settings: Settings) -> str:
     """Why a run with these settings can judge no claim; empty where it can.
 
     A verdict needs `MIN_SEEDS` seeds, and as many epochs and training rows as the published run, whose settings are
@@ -29,15 +27,10 @@ def too_short(settings: Any) -> str:
     return f"A verdict needs {' and '.join(missing)}." if missing else ""
 
 
-def judged(findings: Callable[[list[Record], Any], Findings]) -> Callable[[list[Record], Any], Findings]:
-    """Decorate `findings`: a run that is too short gets the verdict `TOO_SHORT`; numbers and rules stay."""
-
-    @functools.wraps(findings)
-    def judge(records: list[Record], settings: Any) -> Findings:
-        found, why = findings(records, settings), too_short(settings)
-        if not why:
-            return found
-        verdicts = tuple(dataclasses.replace(v, verdict=TOO_SHORT) for v in found.verdicts)
-        return dataclasses.replace(found, verdicts=verdicts, too_short=why)
-
-    return judge
+def judged(findings: Findings, settings: Settings) -> Findings:
+    """The findings; those of a run that is too short with the verdict `TOO_SHORT`, and the same numbers and rules."""
+    why = too_short(settings)
+    if not why:
+        return findings
+    verdicts = tuple(dataclasses.replace(v, verdict=TOO_SHORT) for v in findings.verdicts)
+    return dataclasses.replace(findings, verdicts=verdicts, too_short=why)

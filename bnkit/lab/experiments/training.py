@@ -1,15 +1,17 @@
-"""What the experiments train by: batches of each seed, updates, statistics estimated anew."""
+"""How the experiments train: the batches of each seed, updates, measurements, and what a training resumes from."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bnkit import data as datasets
 from bnkit.backend import Array, Backend, get_backend
-from bnkit.lab.experiments.parts import Told
-from bnkit.lab.experiments.settings import check
+from bnkit.lab.experiments.plan import Session, State
+from bnkit.lab.experiments.records import Record
+from bnkit.lab.experiments.settings import Settings, check
 from bnkit.nn import lockstep
 from bnkit.nn.init import generator
 from bnkit.nn.layer import Arrays
@@ -19,7 +21,7 @@ from bnkit.training.optimizers import Optimizer
 
 
 class Problem(NamedTuple):
-    """What is learnt, on the backend: the training rows that the settings ask for, and the test set."""
+    """The data on the backend: the training rows that the settings name, and the test set."""
 
     backend: Backend
     sizes: tuple[int, ...]  # of a network with the settings' hidden layers
@@ -29,12 +31,11 @@ class Problem(NamedTuple):
     t_test: Array
 
 
-def load(settings: Any, batch_sizes: Sequence[int]) -> Problem:
-    """The problem of `settings`, all the training rows where these have no `rows`; a batch fits into them."""
+def load(settings: Settings, batch_sizes: Sequence[int], rows: int | None = None) -> Problem:
+    """The problem of `settings`, with the first `rows` training rows or all of them; each batch fits into them."""
     check(settings)
-    backend = get_backend(settings.backend)  # one that cannot run says so before the data are loaded
+    backend = get_backend(settings.backend)  # a backend that cannot run raises before the data are loaded
     data = datasets.load(settings.data, path=settings.data_dir)
-    rows = getattr(settings, "rows", None)
     x, t = data.x_train[:rows], data.t_train[:rows]
     for size in batch_sizes:
         if size > x.shape[0]:
@@ -44,7 +45,7 @@ def load(settings: Any, batch_sizes: Sequence[int]) -> Problem:
 
 
 def multiplications(problem: Problem, rows: int, networks: int) -> int:
-    """How many multiplications an update of so many rows takes: forward, for the weights and for what comes in."""
+    """The multiplications of an update of so many rows: forward, for the weights' gradient and for the input's."""
     return 3 * networks * lockstep.multiplications(problem.sizes, rows)
 
 
@@ -71,10 +72,17 @@ class Batches:
     def all_rows(self, classes: int) -> tuple[Array, Array]:
         """All the rows, and weights (replicas, rows, classes) with which their loss is that of the next batch."""
         chosen, rows = self.draw(), self.x.shape[0]
-        drawn = np.stack([np.bincount(own, minlength=rows) for own in chosen])
+        drawn = np.stack([np.bincount(batch, minlength=rows) for batch in chosen])
         labels = self.backend.to_numpy(self.t)[:, None] == np.arange(classes)
         weights = (rows / self.batch_size) * drawn[..., None] * labels
         return self.x, self.backend.asarray(weights.astype(np.float32))
+
+
+def set_running_var(model: MLP, value: float) -> None:
+    """Start every running variance at `value`; the tutorial starts at 0, and a new model at 1."""
+    for name, array in model.state.items():
+        if name.endswith("running_var"):
+            array[...] = value
 
 
 def tutorial_dropout(model: MLP, ratio: float) -> dict[str, float]:
@@ -89,27 +97,85 @@ def tutorial_dropout(model: MLP, ratio: float) -> dict[str, float]:
     return dict.fromkeys(after, (1 - ratio) ** 2)
 
 
-def update(
+def updater(
     model: MLP,
     optimizer: Optimizer,
     source: Callable[[], tuple[Array, Array]],
-    steps: range,
-    told: Told,
     *,
     factors: Mapping[str, float] | None = None,
     gradients: Callable[[Array, Array], Arrays] | None = None,
-) -> None:
-    """Train by the updates that `steps` numbers, each on x and t from `source`.
+) -> Callable[[int], None]:
+    """A function that makes the update of the number `step`, on x and t from `source`.
 
-    factors: of some gradients, by name. gradients: what gives them in place of the model.
+    factors: of some gradients, by name. gradients: what computes them in place of the model.
     """
-    for step in steps:
+
+    def update(step: int) -> None:
         x, t = source()
         grads = model.prepared_loss_and_grads(x, t, step=step)[1] if gradients is None else gradients(x, t)
         for name, factor in (factors or {}).items():
             grads[name] *= factor
         optimizer.update(model.params, grads)
-        told(step + 1)
+
+    return update
+
+
+class Course:
+    """Networks in training, and all else that their next update depends on: a resumed training has the same bits."""
+
+    def __init__(self, models: Sequence[MLP], draws: Sequence[np.random.Generator] = ()) -> None:
+        self.models, self.draws = list(models), draws
+
+    def notes(self) -> dict[str, Any]:
+        """What `rebuild` needs, as JSON can hold it."""
+        return {}
+
+    def rebuild(self, notes: Mapping[str, Any]) -> None:
+        """Bring back the models of `notes`, whose arrays `restore` sets then."""
+
+    def state(self, records: list[Record], updates: int) -> State:
+        notes = {
+            "records": records,
+            "updates": updates,
+            "draws": [draw.bit_generator.state for draw in self.draws],
+            "course": self.notes(),
+        }
+        return State(notes, {f"{i}/{k}": a for i, model in enumerate(self.models) for k, a in model.arrays().items()})
+
+    def restore(self, state: State) -> tuple[list[Record], int]:
+        """The records and the number of updates of a state, which this course is in then."""
+        notes, arrays = state
+        self.rebuild(notes["course"])
+        for draw, saved in zip(self.draws, notes["draws"], strict=True):
+            draw.bit_generator.state = saved
+        for i, model in enumerate(self.models):
+            prefix = f"{i}/"
+            of_model = {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
+            model.set_arrays(of_model, source="the checkpoint")
+        return notes["records"], notes["updates"]
+
+
+def train(
+    course: Course,
+    session: Session,
+    update: Callable[[int], None],
+    stops: Iterable[int],
+    measure: Callable[[int], list[Record]],
+) -> list[Record]:
+    """Train up to each number of updates in `stops`, which rise, and measure there; the records of all measurements."""
+    records: list[Record] = []
+    done = 0
+    if session.resumed is not None:
+        records, done = course.restore(session.resumed)
+    for stop in stops:
+        if stop < done:
+            continue  # measured before the interruption
+        for step in range(done, stop):
+            update(step)
+            session.tell(step + 1, functools.partial(course.state, records, step + 1))
+        done = stop
+        records += measure(stop)
+    return records
 
 
 def measured(model: MLP, x: Array, t: Array) -> tuple[list[float], list[bool]]:

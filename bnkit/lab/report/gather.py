@@ -1,6 +1,5 @@
 """The record files of a folder, and the findings of their experiments."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,28 +53,17 @@ def gather(folder: str | os.PathLike[str]) -> tuple[list[Experiment], dict[str, 
     return sorted(read, key=lambda e: (list(experiments.QUESTIONS).index(e.name), Path(e.file).stem)), left_out
 
 
-def _content(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # neither UTF-8 nor JSON
-        raise _damaged(path, str(error)) from error
-
-
 def _read(path: Path, name: str) -> Experiment:
-    content = _content(path)
-    for part, kind in {"settings": dict, "versions": dict, "machine": dict, "records": list}.items():
-        if not isinstance(content, dict) or not isinstance(content.get(part), kind):
-            raise _damaged(path, f"no {part}")
+    content = record_files.read(path)
+    for part, kind in {"versions": dict, "machine": dict, "records": list}.items():
+        if not isinstance(content.get(part), kind):
+            raise record_files.damaged(path, f"no {part}")
     if not content["records"]:
-        raise _damaged(path, "its records are empty")
-    module = experiments.load(name)
-    settings = record_files.read_settings(path, module.Settings)
+        raise record_files.damaged(path, "its records are empty")
+    experiment = experiments.load(name)
+    settings = record_files.settings_of(content, path, experiment.settings, name)
     try:
-        findings = module.findings(content["records"], settings)
+        findings = experiment.findings(content["records"], settings)
     except Exception as error:  # a record may have any shape
-        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+        raise record_files.damaged(path, f"{type(error).__name__}: {error}") from error
     return Experiment(name, path.name, content["settings"], content["versions"], content["machine"], findings)
-
-
-def _damaged(path: Path, why: str) -> ValueError:
-    return ValueError(f"{path} must be a file that an experiment wrote, and is damaged or another ({why})")

@@ -10,8 +10,8 @@ from places import DOCS
 
 from bnkit import MLP
 from bnkit.lab.experiments import activations
-from bnkit.lab.experiments import activations_findings as shown
 from bnkit.lab.experiments.activations import Settings
+from bnkit.lab.experiments.activations import claims as shown
 
 SMALL = Settings(
     data="synthetic", backend="numpy", seeds=2, epochs=2, inits=(1.0, "he"), hidden=(8, 6), rows=60,
@@ -108,7 +108,7 @@ def made(norm, plain):
     ],
 )
 def test_the_verdicts_follow_their_rules(index, verdict, norm, plain):
-    assert shown.findings(made(norm, plain)).verdicts[index].verdict == verdict
+    assert shown.findings(made(norm, plain), SMALL).verdicts[index].verdict == verdict
 
 
 def test_the_charts_are_shares_of_all_values_for_each_activation_before_and_after(records):
@@ -142,7 +142,7 @@ def test_the_course_of_living_units_is_shown_for_every_network_at_every_measurem
 def test_a_network_that_is_not_spread_at_one_measurement_in_training_does_not_count():
     found = made((0.9, 0.9), (0.1, 0.1))
     between = [r | {"epoch": 2, "alive": 0.4 if r["init"] == "he" else r["alive"]} for r in found if r["epoch"] == 5]
-    before, during, _ = shown.findings(found + between).verdicts
+    before, during, _ = shown.findings(found + between, SMALL).verdicts
     assert (before.verdict, during.verdict) == ("holds", "depends")
     assert "not relu from he" in during.reason
 

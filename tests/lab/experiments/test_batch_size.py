@@ -8,9 +8,9 @@ import pytest
 
 from bnkit import MLP
 from bnkit.lab.experiments import batch_size
-from bnkit.lab.experiments import batch_size_findings as shown
 from bnkit.lab.experiments.batch_size import Settings
-from bnkit.lab.experiments.ranks import TwoRanks
+from bnkit.lab.experiments.batch_size import claims as shown
+from bnkit.lab.experiments.batch_size.ranks import TwoRanks
 
 SMALL = Settings(
     data="synthetic", backend="numpy", seeds=2, epochs=2, rows=64, batches=(2, 8, 32), rank_batches=(8,),
@@ -128,14 +128,14 @@ def made(*, plain=(0.6, 0.6), norm=(0.5, 0.7), ghost=0.6, anew=0.5, shared=0.5, 
     ],
 )
 def test_the_verdicts_follow_their_rules(index, verdict, numbers):
-    assert shown.findings(made(**numbers)).verdicts[index].verdict == verdict
+    assert shown.findings(made(**numbers), SMALL).verdicts[index].verdict == verdict
 
 
 def test_networks_that_diverge_are_recorded_and_left_out_of_the_noise(tmp_path):
     found = batch_size.run(dataclasses.replace(SMALL, lr=1e30), checkpoint=tmp_path / "c")
     norm = [r for r in found if r["kind"] == shown.NORM]
     assert {r["mean_noise"] for r in norm} == {r["var_noise"] for r in norm} == {None}
-    shows = shown.findings(found)
+    shows = shown.findings(found, SMALL)
     assert (shows.verdicts[0].verdict, shows.verdicts[0].reason) == ("does not hold", "All networks diverged.")
     assert shows.tables[1].rows == ()
     batch_size.plot(found)

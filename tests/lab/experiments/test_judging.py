@@ -17,14 +17,14 @@ from bnkit.lab.experiments.judging import TOO_SHORT, too_short
 @pytest.fixture(scope="module", params=experiments.QUESTIONS)
 def published(request):
     """An experiment, and the settings and records of its published run."""
-    module = experiments.load(request.param)
+    experiment = experiments.load(request.param)
     path = DOCS / f"{experiments.file_stem(request.param)}.json"
-    return module, records.read_settings(path, module.Settings), json.loads(path.read_text())["records"]
+    return experiment, records.read_settings(path, experiment.settings), json.loads(path.read_text())["records"]
 
 
 def test_the_published_run_of_every_experiment_has_verdicts(published):
-    module, settings, found = published
-    shown = module.findings(found, settings)
+    experiment, settings, found = published
+    shown = experiment.findings(found, settings)
     assert shown.too_short == ""
     assert shown.verdicts
     assert {v.verdict for v in shown.verdicts} <= {"holds", "depends", "does not hold"}
@@ -32,8 +32,8 @@ def test_the_published_run_of_every_experiment_has_verdicts(published):
 
 @pytest.mark.parametrize("changes", [{"seeds": 2}, {"epochs": 1}])
 def test_a_short_run_of_every_experiment_has_numbers_and_rules_but_no_verdict(published, changes):
-    module, settings, found = published
-    whole, short = (module.findings(found, s) for s in (settings, dataclasses.replace(settings, **changes)))
+    experiment, settings, found = published
+    whole, short = (experiment.findings(found, s) for s in (settings, dataclasses.replace(settings, **changes)))
     assert {v.verdict for v in short.verdicts} == {TOO_SHORT}
     assert [v.rule for v in short.verdicts] == [v.rule for v in whole.verdicts]
     assert [v.reason for v in short.verdicts] == [v.reason for v in whole.verdicts]
@@ -42,8 +42,8 @@ def test_a_short_run_of_every_experiment_has_numbers_and_rules_but_no_verdict(pu
 
 @pytest.mark.parametrize("name", experiments.QUESTIONS)
 def test_the_quick_settings_of_every_experiment_are_too_short(name):
-    module = experiments.load(name)
-    assert too_short(module.quick(module.Settings()))
+    experiment = experiments.load(name)
+    assert too_short(experiment.quick(experiment.settings()))
 
 
 def test_what_a_short_run_lacks_is_named_with_its_numbers():

@@ -7,8 +7,8 @@ import pytest
 
 import bnkit
 from bnkit.lab.experiments import learning_rate
-from bnkit.lab.experiments import learning_rate_networks as networks
 from bnkit.lab.experiments.learning_rate import PAPER, PUBLISHED, Settings
+from bnkit.lab.experiments.learning_rate import parts as networks
 
 SMALL = Settings(
     data="synthetic",
@@ -245,7 +245,7 @@ def test_claims_depend_where_batch_norm_is_ahead_in_some_settings():
 
 def test_the_charts_show_every_setting_and_the_papers_percentiles():
     settings = Settings(data="mnist")
-    accuracy, percentiles = learning_rate.charts(made(settings, lambda *_: 0.5), settings)
+    accuracy, percentiles = learning_rate.charts(made(settings, lambda *_: 0.5))
     assert len(accuracy.panels) == 13
     assert [p.title for p in percentiles.panels] == ["plain", "batch norm"]
     assert [line.label for line in percentiles.panels[0].items] == ["85 %", "50 %", "15 %"]

@@ -9,8 +9,8 @@ from mnist_files import mnist_folder
 from bnkit import MLP
 from bnkit.data import Dataset
 from bnkit.lab.experiments import overfitting, training
-from bnkit.lab.experiments import overfitting_findings as shown
 from bnkit.lab.experiments.overfitting import Settings
+from bnkit.lab.experiments.overfitting import claims as shown
 from bnkit.training.optimizers import SGD
 
 SMALL = Settings(
@@ -28,7 +28,7 @@ def records():
 def test_the_table_on_mnist_is_the_tutorials():
     few = {"every": 300, "search_inits": ("he",), "search_lrs": (0.1,), "search_batches": (100,)}
     found = overfitting.run(Settings(data="mnist", data_dir=mnist_folder(), backend="numpy", **few))
-    table = shown.findings(found, published=True).tables[0]
+    table = shown.findings(found, Settings(data="mnist")).tables[0]
     apart = [(row.setting, row.kind, row) for row in table.rows if not row.agrees(table.tolerance)]
     assert apart == []
 
@@ -81,7 +81,9 @@ def test_dropout_learns_as_the_tutorials_does():
     weights = [model.params[f"{i}.weight"][0].copy() for i in (0, 3, 6)]
     biases = [np.zeros(len(w.T)) for w in weights]
     factors = training.tutorial_dropout(model, ratio)
-    training.update(model, SGD(lr=lr), lambda: (x, t), range(3), lambda done: None, factors=factors)
+    update = training.updater(model, SGD(lr=lr), lambda: (x, t), factors=factors)
+    for step in range(3):
+        update(step)
     for step in range(3):  # the tutorial's layers, with the masks that the model draws
         kept, values, sums = [], [x], []
         for i in range(2):
@@ -108,7 +110,7 @@ def test_statistics_of_all_rows_are_those_of_every_row_and_the_gradient_the_batc
     rng = np.random.default_rng(0)
     data = Dataset(rng.random((30, 5), np.float32), rng.integers(0, 3, 30), np.ones((3, 5), np.float32), np.arange(3))
     monkeypatch.setattr(training.datasets, "load", lambda *args, **kwargs: data)
-    problem = training.load(dataclasses.replace(SMALL, rows=30, hidden=(4,)), [10])
+    problem = training.load(dataclasses.replace(SMALL, hidden=(4,)), [10])
     model = MLP(problem.sizes, batch_norm=False, replicas=2, seed=[0, 1], backend="numpy", dtype="float64")
     of_batch, of_all = (training.Batches(problem, [0, 1], 10) for _ in range(2))
     expected = model.loss_and_grads(*of_batch.next())[1]
@@ -166,13 +168,13 @@ VERDICTS = [
 
 @pytest.mark.parametrize(("index", "verdict", "numbers"), VERDICTS)
 def test_the_verdicts_follow_their_rules(index, verdict, numbers):
-    assert shown.findings(made(**numbers), published=False).verdicts[index].verdict == verdict
+    assert shown.findings(made(**numbers), SMALL).verdicts[index].verdict == verdict
 
 
 def test_a_network_that_has_not_learnt_does_not_overfit():
     numbers = made(search=((0.9, 0.6), (0.6, 0.8)))
     untaught = [r | ({"train": 0.9} if r["search"] and r["lr"] == 2.0 else {}) for r in numbers]
-    assert shown.findings(untaught, published=False).verdicts[4].verdict == "does not hold"
+    assert shown.findings(untaught, SMALL).verdicts[4].verdict == "does not hold"
 
 
 def test_published_figures_stand_beside_the_published_setting_alone(records):

@@ -42,8 +42,8 @@ def test_a_network_of_the_sweep_is_the_same_alone():
 def test_progress_counts_every_update_up_to_the_total():
     seen = []
     weight_scale.run(dataclasses.replace(SMALL, backend="numpy"), on_progress=lambda *told: seen.append(told))
-    updates = 2 * ((3 - 1) * 4 + 1)
-    assert seen == [(i + 1, updates) for i in range(updates)]
+    updates = 2 * 2 * ((3 - 1) * 4 + 1)  # of two parts, half of the scales each
+    assert seen == [(i, updates) for i in range(updates + 1)]
 
 
 def test_diverged_networks_are_marked_and_do_not_warn():

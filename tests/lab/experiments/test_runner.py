@@ -7,8 +7,17 @@ import numpy as np
 import pytest
 
 import bnkit
-from bnkit.lab.experiments import activations, batch_size, learning_rate, overfitting, parts, weight_scale
-from bnkit.lab.experiments.parts import Part, Plan
+from bnkit.lab.experiments import (
+    activations,
+    batch_size,
+    learning_rate,
+    overfitting,
+    resumption,
+    runner,
+    weight_scale,
+    workers,
+)
+from bnkit.lab.experiments.plan import Part, Plan
 
 SETTINGS = weight_scale.Settings()
 UPDATES = 5
@@ -17,33 +26,34 @@ EXPERIMENTS = {
     "activations": (activations, {"rows": 60, "batch_size": 20, "bins": 5}),
     "batch-size": (batch_size, {"rows": 64, "batches": (2, 8, 32), "rank_batches": (8,), "draws": 20}),
     "learning-rate": (learning_rate, {"measured": (7, 20)}),
+    "weight-scale": (weight_scale, {"rows": 60, "batch_size": 20, "scales": (1.0, 0.3, 0.1, 0.03)}),
     "overfitting": (overfitting, {"rows": 60, "batch_size": 20, "every": 1, "search_batches": (20, 10)}),
 }
 
 
-def part(name, *, effort=1, before=lambda told: None):
+def part(name, *, effort=1, before=lambda session: None):
     """A part that calls `before`, then tells of its updates and returns one record."""
 
-    def work(told):
-        before(told)
+    def work(session):
+        before(session)
         for n in range(UPDATES):
-            told(n + 1)
+            session.tell(n + 1)
         return [{"name": name}]
 
     return Part(name, UPDATES, effort, work)
 
 
-def never(told):
+def never(session):
     raise AssertionError("begun")
 
 
 def run(listed, *, data=(), settings=SETTINGS, **options):
-    return parts.run(lambda settings: Plan(bnkit.get_backend("numpy"), data, listed), settings, **options)
+    return runner.run(lambda settings: Plan(bnkit.get_backend("numpy"), data, listed), settings, **options)
 
 
 def test_those_of_greatest_effort_come_first_and_their_records_in_the_order_of_the_parts():
     begun = []
-    listed = [part(n, effort=e, before=lambda told, n=n: begun.append(n)) for n, e in (("a", 1), ("b", 3), ("c", 2))]
+    listed = [part(n, effort=e, before=lambda session, n=n: begun.append(n)) for n, e in (("a", 1), ("b", 3), ("c", 2))]
     assert [r["name"] for r in run(listed)] == ["a", "b", "c"]
     assert begun == ["b", "c", "a"]
 
@@ -52,26 +62,26 @@ def test_those_of_greatest_effort_come_first_and_their_records_in_the_order_of_t
 def test_an_experiment_has_the_same_records_in_any_processes(experiment, monkeypatch):
     module, changes = EXPERIMENTS[experiment]
     settings, began, found = module.Settings(**LITTLE, **changes), [], []
-    start = parts.processes.share
-    monkeypatch.setattr(parts.processes, "share", lambda *args: began.append(args[3]) or start(*args))
-    monkeypatch.setattr(parts, "_WORTH_PROCESSES", 0)
+    start = workers.pool
+    monkeypatch.setattr(workers, "pool", lambda count, **kinds: began.append((count, kinds)) or start(count, **kinds))
+    monkeypatch.setattr(runner, "_WORTH_PROCESSES", 0)
     for threads in (1, 2, 3):
         monkeypatch.setattr(bnkit.get_backend("numpy"), "threads", threads)
         found.append(module.run(settings))
-    assert began == [2, 3]
+    assert began == [(2, {"processes": True}), (3, {"processes": True})]
     assert found[0] == found[1] == found[2]
 
 
 def test_parts_of_little_effort_keep_to_this_process(monkeypatch):
     monkeypatch.setattr(bnkit.get_backend("numpy"), "threads", 2)
     found = []
-    run([part(n, before=lambda told: found.append(os.getpid())) for n in "abcd"])
+    run([part(n, before=lambda session: found.append(os.getpid())) for n in "abcd"])
     assert found == [os.getpid()] * 4
 
 
 def test_progress_never_goes_back_and_ends_with_all_updates():
     told = []
-    listed = [*(part(name) for name in "abcde"), Part("silent", UPDATES, 1, lambda told: [])]
+    listed = [*(part(name) for name in "abcde"), Part("silent", UPDATES, 1, lambda session: [])]
     run(listed, on_progress=lambda *n: told.append(n))
     assert told[0] == (0, 6 * UPDATES)
     assert told[-1] == (6 * UPDATES, 6 * UPDATES)
@@ -80,7 +90,7 @@ def test_progress_never_goes_back_and_ends_with_all_updates():
 
 @pytest.mark.parametrize("error", [ValueError("wrong"), KeyboardInterrupt()])
 def test_an_error_leaves_what_was_done_and_begins_no_other_part(tmp_path, error):
-    def fails(told):
+    def fails(session):
         raise error
 
     listed = [part("done", effort=3), part("fails", effort=2, before=fails), part("next", before=never)]
@@ -127,7 +137,7 @@ def test_a_checkpoint_of_another_run_is_refused_and_stays(tmp_path, monkeypatch,
     before = path.read_bytes()
     for name in ("versions", "machine"):
         if name in changes:
-            monkeypatch.setattr(parts, name, lambda backend, found=changes[name]: found)
+            monkeypatch.setattr(resumption, name, lambda backend, found=changes[name]: found)
     settings, data = changes.get("settings", SETTINGS), changes.get("data", data)
     with pytest.raises(ValueError, match=f"same settings, versions, machine, data, but its {what} differ; delete it"):
         run([part("a")], settings=settings, data=data, checkpoint=path)

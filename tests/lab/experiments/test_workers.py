@@ -1,6 +1,7 @@
 """Parts of an experiment in processes: what they share, how an error, an interruption and a death end them."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import process_parts
@@ -16,7 +18,8 @@ from places import HELPERS
 from process_parts import LONG, UPDATES, Settings, wait_for
 
 import bnkit
-from bnkit.lab.experiments import parts
+from bnkit.lab.experiments import activations, learning_rate, runner, training, weight_scale
+from bnkit.lab.experiments.plan import Part, Plan
 
 posix = pytest.mark.skipif(os.name == "nt", reason="a process is not sent a Ctrl-C there")
 
@@ -25,16 +28,20 @@ posix = pytest.mark.skipif(os.name == "nt", reason="a process is not sent a Ctrl
 def run(monkeypatch, tmp_path):
     """The parts of these names in two processes."""
     monkeypatch.setattr(bnkit.get_backend("numpy"), "threads", 2)
-    monkeypatch.setattr(parts, "_WORTH_PROCESSES", 0)
+    monkeypatch.setattr(runner, "_WORTH_PROCESSES", 0)
 
     def run(*names, efforts=(), **options):
         start = time.monotonic()
         try:
-            return parts.run(process_parts.plan, Settings(str(tmp_path), names, efforts), **options)
+            return runner.run(process_parts.plan, settings(tmp_path, *names, efforts=efforts), **options)
         finally:
             assert time.monotonic() - start < LONG / 2
 
     return run
+
+
+def settings(folder, *names, efforts=()):
+    return Settings(folder=str(folder), names=names, efforts=efforts)
 
 
 def is_alive(process):
@@ -103,9 +110,9 @@ def test_progress_is_told_while_a_part_is_under_way(run, tmp_path):
         run("for ever", "fails", on_progress=on_progress)
 
 
-def test_what_is_printed_in_a_process_does_not_disturb_it(run, capfd):
+def test_what_is_printed_in_a_process_goes_to_stderr(run, capfd):
     assert [r["name"] for r in run("prints", "quick")] == ["prints", "quick"]
-    assert capfd.readouterr() == ("", "")
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize("names", [("fails", "for ever"), ("for ever", "fails")])
@@ -150,11 +157,10 @@ def test_a_process_without_memory_is_told_with_the_remedy(run):
         run("quick", "memory")
 
 
-def test_what_is_printed_when_python_starts_is_named(run, monkeypatch, tmp_path):
+def test_what_is_printed_when_python_starts_does_not_disturb_a_process(run, monkeypatch, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("print('welcome', flush=True)")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(RuntimeError, match="gave an answer that is no pickle; see what prints when Python starts"):
-        run("a", "b")
+    assert [r["name"] for r in run("a", "b")] == ["a", "b"]
 
 
 def test_a_backend_that_another_process_would_not_find_keeps_to_this_one(run):
@@ -165,12 +171,42 @@ def test_a_backend_that_another_process_would_not_find_keeps_to_this_one(run):
 
     mine = Mine()
     mine.threads = 2
-    found = parts.run(lambda settings: parts.Plan(mine, (), [quick_part(name) for name in "ab"]), Settings("", ()))
+    found = runner.run(lambda settings: Plan(mine, (), [quick_part(name) for name in "ab"]), Settings())
     assert [r["process"] for r in found] == [os.getpid()] * 2
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ThreadPoolExecutor(2),
+        lambda: ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")),
+    ],
+    ids=["threads", "processes"],
+)
+def test_any_executor_runs_the_parts_and_resumes_them(make, tmp_path):
+    small = learning_rate.Settings(data="synthetic", backend="numpy", seeds=1, epochs=2, hidden=(8, 6), measured=(7,))
+    expected = learning_rate.run(small)
+    with make() as executor:
+        assert learning_rate.run(small, executor=executor) == expected
+        with pytest.raises(KeyError, match="mine"):
+            learning_rate.run(small, executor=executor, checkpoint=tmp_path / "c", on_progress=raise_after_a_part)
+        assert len(json.loads((tmp_path / "c").read_text())["done"]) >= 1
+        assert learning_rate.run(small, executor=executor, checkpoint=tmp_path / "c") == expected
+
+
+def raise_after_a_part(done, total):
+    if done >= 32:
+        raise KeyError("mine")
+
+
+def test_without_loky_a_long_run_has_threads_of_this_process(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "loky", None)
+    found = run("after b", "b")  # the first one waits, so another thread does the second
+    assert [(r["name"], r["process"]) for r in found] == [("after b", os.getpid()), ("b", os.getpid())]
+
+
 def quick_part(name):
-    return parts.Part(name, 1, 1, lambda told: [{"process": os.getpid()}])
+    return Part(name, 1, 1, lambda session: [{"process": os.getpid()}])
 
 
 def test_progress_is_told_by_one_thread_at_a_time(run):
@@ -196,14 +232,15 @@ def test_an_error_of_the_progress_ends_the_processes(run, tmp_path):
     wait_for_the_end_of(tmp_path, "for ever")
 
 
-def test_a_process_that_dies_is_named_with_what_it_said(run, tmp_path):
+def test_a_process_that_dies_is_named_with_its_exit_code_and_the_remedy(run, tmp_path, capfd):
     def on_progress(done, total):
         if (tmp_path / "for ever.begun").exists():
             (tmp_path / "may fail").touch()
 
-    told = r"'dies' ended with exit code 3: no memory left; with BNKIT_NUM_THREADS=1"
+    told = r"a process of 'dies' or 'for ever' died: [\s\S]*EXIT\(3\)[\s\S]*; with BNKIT_NUM_THREADS=1"
     with pytest.raises(RuntimeError, match=told):
         run("dies", "for ever", on_progress=on_progress)
+    assert "no memory left" in capfd.readouterr().err, "what it said"
     wait_for_the_end_of(tmp_path, "for ever")
 
 
@@ -211,12 +248,13 @@ SCRIPT = """
     import signal, sys
     sys.path.insert(0, {tests!r})
     import bnkit, process_parts
-    from bnkit.lab.experiments import parts
+    from bnkit.lab.experiments import runner
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    parts._WORTH_PROCESSES = 0
+    runner._WORTH_PROCESSES = 0
     bnkit.get_backend("numpy").threads = 2
     try:
-        parts.run(process_parts.plan, process_parts.Settings({folder!r}, ("for ever", "for ever and ever")))
+        names = "for ever", "for ever and ever"
+        runner.run(process_parts.plan, process_parts.Settings(folder={folder!r}, names=names))
     except KeyboardInterrupt:
         print("interrupted", flush=True)
 """
@@ -238,3 +276,40 @@ def test_no_process_outlives_an_interruption_or_the_end_of_its_parent(ended, gro
             child.kill()
     assert told == ("interrupted\n" if ended == signal.SIGINT else "")
     wait_for_the_end_of(tmp_path, "for ever", "for ever and ever")
+
+
+KILLED = """
+    import sys
+    from bnkit.lab.experiments import runner, {module}
+    import bnkit
+    runner.SAVED_EVERY = 0.0
+    runner._WORTH_PROCESSES = 0
+    bnkit.get_backend("numpy").threads = {threads}
+    {module}.run({module}.{settings}, checkpoint={path!r})
+"""
+
+
+@posix
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("module", [weight_scale, activations])
+def test_a_run_that_was_killed_inside_a_part_resumes_there_to_the_same_records(module, threads, tmp_path, monkeypatch):
+    settings = module.Settings(data="synthetic", backend="numpy", seeds=1, epochs=30, hidden=(16, 16))
+    path, folder = tmp_path / "c", module.__name__.rpartition(".")[2]
+    script = textwrap.dedent(KILLED.format(module=folder, settings=settings, path=str(path), threads=threads))
+    child = subprocess.Popen([sys.executable, "-c", script])
+    with child:
+        end = time.monotonic() + LONG
+        while len(list(tmp_path.glob("c.part-*"))) < threads:
+            assert child.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.005)
+        child.kill()
+    monkeypatch.setattr(bnkit.get_backend("numpy"), "threads", 1)
+    restored = []
+    restore = training.Course.restore
+    monkeypatch.setattr(training.Course, "restore", lambda *args: restored.append(restore(*args)) or restored[-1])
+    found = module.run(settings, checkpoint=path)
+    assert restored
+    assert all(updates > 0 for _, updates in restored)
+    assert found == module.run(settings)
+    assert list(tmp_path.glob("c*")) == [path], "the state of a finished part is removed"

@@ -46,8 +46,8 @@ class TwoRanks:
             (x[:, rank * half : (rank + 1) * half, :], t[:, rank * half : (rank + 1) * half]) for rank in range(RANKS)
         ]
         other = self.thread.submit(self._half, 1, *halves[1])
-        own = self._half(0, *halves[0])
-        return {name: (own[name] + grad) / RANKS for name, grad in other.result().items()}
+        first = self._half(0, *halves[0])
+        return {name: (first[name] + grad) / RANKS for name, grad in other.result().items()}
 
     @quiet
     def _half(self, rank: int, x: Array, t: Array) -> Arrays:
@@ -74,8 +74,8 @@ def _shared(layer: Any, reduce: Reduce, rank: int) -> Any:
     """A batch norm on the same parameters whose statistics in training are those of all ranks."""
     if not isinstance(layer, BatchNorm):
         return layer
-    own = copy.copy(layer)
-    own.reduce = reduce
+    shared = copy.copy(layer)
+    shared.reduce = reduce
     if rank > 0:
-        own.state = {}  # rank 0 moves the running statistics
-    return own
+        shared.state = {}  # rank 0 moves the running statistics
+    return shared

@@ -1,16 +1,40 @@
 """What the records of the overfitting experiment show: charts, tables and verdicts."""
 
 import statistics
-from collections.abc import Sequence
 
 from bnkit.lab.experiments import QUESTIONS
-from bnkit.lab.experiments.findings import KINDS, Chart, Findings, Panel, Row, Table, Verdict, diverged, line, row
+from bnkit.lab.experiments.findings import (
+    KINDS,
+    Chart,
+    Findings,
+    Panel,
+    Row,
+    Table,
+    Verdict,
+    diverged,
+    graded,
+    is_published,
+    last,
+    line,
+    lines,
+    mean,
+    row,
+    where,
+)
+from bnkit.lab.experiments.overfitting.settings import (
+    ALL,
+    ALL_HIGH,
+    CASES,
+    DECAY,
+    DROPOUT,
+    NORM,
+    NORM_DROPOUT,
+    NORM_HIGH,
+    PLAIN,
+    Settings,
+)
 from bnkit.lab.experiments.records import Record
 
-PLAIN, DROPOUT, DECAY = "none", "dropout", "weight decay"
-NORM, NORM_HIGH, NORM_DROPOUT = "batch norm", "batch norm, high lr", "batch norm and dropout"
-ALL, ALL_HIGH = "batch norm of all rows", "batch norm of all rows, high lr"
-CASES = (PLAIN, DROPOUT, DECAY, NORM, NORM_HIGH, NORM_DROPOUT, ALL, ALL_HIGH)
 SOURCE = "the tutorial's own code, mean of 3 seeds"
 # Accuracy at the last epoch: train, test, and the gap between them.
 PUBLISHED = {
@@ -26,10 +50,9 @@ LEARNT = 0.95  # the mean accuracy on the training rows from which a network can
 HALF = 0.5
 
 
-def findings(records: list[Record], *, published: bool) -> Findings:
-    """published: whether the records are of the published setting."""
+def findings(records: list[Record], settings: Settings) -> Findings:
     verdicts = (_at_published(records), _running(records), _dropout(records), _noise(records), _search(records))
-    tables = (_table(records, published), _statistics(records), _searched(records))
+    tables = (_table(records, is_published(settings)), _statistics(records), _searched(records))
     return Findings(QUESTIONS["overfitting"], charts(records), tables, verdicts)
 
 
@@ -37,42 +60,38 @@ def charts(records: list[Record]) -> tuple[Chart, ...]:
     """Train and test accuracy against epochs, one panel a case; and the search's test accuracy by learning rate."""
     panels = []
     for case in CASES:
-        own = [r for r in records if r["case"] == case]
-        lines = [line("train", "fourth", own, "epoch", "train"), line("test", "third", own, "epoch", "test")]
-        if own[0]["batch_norm"]:
-            lines.append(line("test, statistics estimated anew", "fifth", own, "epoch", "test_anew"))
-        panels.append(Panel(case, tuple(lines)))
+        of_case = where(records, case=case)
+        curves = [line("train", "fourth", of_case, "epoch", "train"), line("test", "third", of_case, "epoch", "test")]
+        if of_case[0]["batch_norm"]:
+            curves.append(line("test, statistics estimated anew", "fifth", of_case, "epoch", "test_anew"))
+        panels.append(Panel(case, tuple(curves)))
     courses = Chart("Accuracy as training goes", "epoch", "accuracy", tuple(panels), y_range=(0.0, 1.0))
-    found = [r for r in records if r["search"]]
-    cells = []
-    for init, size in dict.fromkeys((r["init"], r["batch_size"]) for r in found):
-        own = [r for r in found if (r["init"], r["batch_size"]) == (init, size)]
-        both = [(KINDS[norm], [r for r in own if r["batch_norm"] == norm]) for norm in (True, False)]
-        kinds = [line(name, name, of_kind, "lr", "test") for name, of_kind in both]
-        cells.append(Panel(f"initial weights {init}, batch {size}", tuple(kinds)))
+    searched = where(records, search=True)
+    cells = [
+        Panel(f"initial weights {init}, batch {size}", lines(where(searched, init=init, batch_size=size), "lr", "test"))
+        for init, size in dict.fromkeys((r["init"], r["batch_size"]) for r in searched)
+    ]
     title = "The search: test accuracy at the end"
     search = Chart(title, "learning rate", "test accuracy", tuple(cells), columns=3, log_x=True, y_range=(0.0, 1.0))
     return courses, search
 
 
 def _final(records: list[Record], case: str) -> list[Record]:
-    own = [r for r in records if r["case"] == case]
-    last = max(r["epoch"] for r in own)
-    return [r for r in own if r["epoch"] == last]
+    return last(where(records, case=case), "epoch")
 
 
-def _gaps(own: list[Record]) -> list[float]:
-    return [r["train"] - r["test"] for r in own]
+def _gaps(records: list[Record]) -> list[float]:
+    return [r["train"] - r["test"] for r in records]
 
 
 def _table(records: list[Record], published: bool) -> Table:
     rows: list[Row] = []
     for case in CASES:
-        own = _final(records, case)
+        final = _final(records, case)
         figures = PUBLISHED.get(case, (None,) * 3) if published else (None,) * 3
-        values = [r["train"] for r in own], [r["test"] for r in own], _gaps(own)
+        values = [r["train"] for r in final], [r["test"] for r in final], _gaps(final)
         for kind, measured, figure in zip(("train", "test", "gap"), values, figures, strict=True):
-            rows.append(row((case,), kind, measured, figure, diverged(own) if kind == "train" else ""))
+            rows.append(row((case,), kind, measured, figure, diverged(final) if kind == "train" else ""))
     return Table("accuracy at the end", ("setting",), tuple(rows), SOURCE, TOLERANCE)
 
 
@@ -113,21 +132,17 @@ def _better(norm: list[Record], plain: list[Record]) -> str:
     gaps = statistics.mean(_gaps(norm)), statistics.mean(_gaps(plain))
     if above and gaps[0] < gaps[1]:
         return "yes"
-    return "no" if _mean(norm, "test") <= _mean(plain, "test") and gaps[0] >= gaps[1] else "unclear"
-
-
-def _mean(own: Sequence[Record], name: str) -> float:
-    return float(statistics.mean(r[name] for r in own))
+    return "no" if mean(norm, "test") <= mean(plain, "test") and gaps[0] >= gaps[1] else "unclear"
 
 
 def _at_published(records: list[Record]) -> Verdict:
     plain = _final(records, PLAIN)
-    found = [_better(_final(records, case), plain) for case in (NORM, NORM_HIGH)]
+    better = [_better(_final(records, case), plain) for case in (NORM, NORM_HIGH)]
     gaps = [statistics.mean(_gaps(_final(records, case))) for case in (PLAIN, NORM, NORM_HIGH)]
-    tests = [_mean(_final(records, case), "test") for case in (PLAIN, NORM, NORM_HIGH)]
+    tests = [mean(_final(records, case), "test") for case in (PLAIN, NORM, NORM_HIGH)]
     return Verdict(
         "Batch norm suppresses overfitting, in the tutorial's setting",
-        "holds" if set(found) == {"yes"} else "does not hold" if set(found) == {"no"} else "depends",
+        graded(set(better) == {"yes"}, set(better) != {"no"}),
         "holds where at both learning rates batch norm's test accuracy is above the plain one in every seed and the "
         "gap to the training accuracy smaller; does not hold where at both neither mean is better.",
         f"Test accuracy {tests[0]:.3f} plain, {tests[1]:.3f} with batch norm, {tests[2]:.3f} at the high learning "
@@ -136,12 +151,12 @@ def _at_published(records: list[Record]) -> Verdict:
 
 
 def _running(records: list[Record]) -> Verdict:
-    lost = _mean(_final(records, PLAIN), "test") - _mean(_final(records, NORM), "test")
-    won = _mean(_final(records, NORM), "test_anew") - _mean(_final(records, NORM), "test")
+    lost = mean(_final(records, PLAIN), "test") - mean(_final(records, NORM), "test")
+    won = mean(_final(records, NORM), "test_anew") - mean(_final(records, NORM), "test")
     share = won / lost if lost > 0 else 0.0
     return Verdict(
         "What batch norm loses on the test images is the error of its running statistics",
-        "holds" if share >= HALF else "depends" if share >= HALF / 2 else "does not hold",
+        graded(share >= HALF, share >= HALF / 2),
         f"holds where statistics estimated anew over the training rows win back {HALF:.0%} of the difference to the "
         f"plain network's test accuracy, depends from {HALF / 2:.0%} on.",
         f"Batch norm is {lost:.3f} behind; they win back {won:+.3f}."
@@ -151,14 +166,14 @@ def _running(records: list[Record]) -> Verdict:
 
 
 def _dropout(records: list[Record]) -> Verdict:
-    own = _final(records, NORM_DROPOUT)
-    won = [r["test_anew"] - r["test"] for r in own]
+    final = _final(records, NORM_DROPOUT)
+    won = [r["test_anew"] - r["test"] for r in final]
     return Verdict(
         "Beside dropout the running statistics are in error, for they are those of dropped values (Li et al. 2019)",
-        "holds" if min(won) > 0 else "depends" if statistics.mean(won) > 0 else "does not hold",
+        graded(min(won) > 0, statistics.mean(won) > 0),
         "holds where statistics estimated anew, without dropout, give a better test accuracy in every seed, depends "
         "where in the mean.",
-        f"Test accuracy {_mean(own, 'test'):.3f} by the running statistics, {_mean(own, 'test_anew'):.3f} by those "
+        f"Test accuracy {mean(final, 'test'):.3f} by the running statistics, {mean(final, 'test_anew'):.3f} by those "
         f"estimated anew.",
     )
 
@@ -166,11 +181,11 @@ def _dropout(records: list[Record]) -> Verdict:
 def _noise(records: list[Record]) -> Verdict:
     pairs = [(_final(records, a), _final(records, b)) for a, b in ((NORM, ALL), (NORM_HIGH, ALL_HIGH))]
     above = [min(r["test"] for r in noisy) > max(r["test"] for r in exact) for noisy, exact in pairs]
-    below = [_mean(noisy, "test") <= _mean(exact, "test") for noisy, exact in pairs]
-    text = "; ".join(f"{_mean(noisy, 'test'):.3f} against {_mean(exact, 'test'):.3f}" for noisy, exact in pairs)
+    below = [mean(noisy, "test") <= mean(exact, "test") for noisy, exact in pairs]
+    text = "; ".join(f"{mean(noisy, 'test'):.3f} against {mean(exact, 'test'):.3f}" for noisy, exact in pairs)
     return Verdict(
         "The noise of the batch's statistics regularizes",
-        "holds" if all(above) else "does not hold" if all(below) else "depends",
+        graded(all(above), not all(below)),
         "holds where at both learning rates the test accuracy in every seed is above that of networks which take their "
         "statistics from all rows; does not hold where at neither the mean is above.",
         f"Test accuracy with the batch's statistics and with those of all rows: {text}.",
@@ -181,23 +196,23 @@ def _search(records: list[Record]) -> Verdict:
     learnt = {
         setting: kinds
         for setting, kinds in _cells(records).items()
-        if min(_mean(k, "train") for k in kinds.values()) >= LEARNT
+        if min(mean(k, "train") for k in kinds.values()) >= LEARNT
     }
     wins = [s for s, kinds in learnt.items() if _better(kinds[True], kinds[False]) == "yes"]
     best = {
-        kind: max((kinds[kind] for kinds in _cells(records).values()), key=lambda own: _mean(own, "test"))
+        kind: max((kinds[kind] for kinds in _cells(records).values()), key=lambda cell: mean(cell, "test"))
         for kind in (False, True)
     }
     above = min(r["test"] for r in best[True]) > max(r["test"] for r in best[False])
     described = {
-        kind: f"{_mean(own, 'test'):.3f} (initial weights {own[0]['init']}, lr {own[0]['lr']:g}, batch "
-        f"{own[0]['batch_size']})"
-        for kind, own in best.items()
+        kind: f"{mean(cell, 'test'):.3f} (initial weights {cell[0]['init']}, lr {cell[0]['lr']:g}, batch "
+        f"{cell[0]['batch_size']})"
+        for kind, cell in best.items()
     }
     listed = "; ".join(f"initial weights {i}, lr {lr}, batch {size}" for i, lr, size in wins) or "none"
     return Verdict(
         "There is a setting in which batch norm suppresses overfitting",
-        "holds" if above else "depends" if wins else "does not hold",
+        graded(above, bool(wins)),
         f"holds where the best test accuracy with batch norm, over the search, is above the best plain one in every "
         f"seed; depends where it is so only between networks of one setting that both reach {LEARNT} on the training "
         f"rows, with a smaller gap. Either best is chosen by the test images.",
